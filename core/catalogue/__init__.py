@@ -10,7 +10,6 @@ from core.catalogue.load import (
 from core.catalogue.model import (
     CatalogueModel,
     Int4Settings,
-    Int4Weights,
     Int8Settings,
     PackageFile,
     RecommendedSampling,
@@ -34,7 +33,6 @@ __all__ = [
     "MAIN_PRECISIONS",
     "CatalogueModel",
     "Int4Settings",
-    "Int4Weights",
     "Int8Settings",
     "PackageFile",
     "Precision",

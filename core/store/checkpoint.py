@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.catalogue import Precision
 from core.catalogue.shapes import parameters_of_config
 from core.errors import CorruptModelError, NotAModelError
 from core.store.model_files import ModelFiles
@@ -21,6 +22,9 @@ from core.store.supported import Selection, check_supported, needed_files
 from core.store.weights import IR_XML
 
 TORCH_DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+LARGE_MODEL = 1_000_000_000
+"""Number of parameters above which an FP32 checkpoint is loaded as FP16 for INT8 and INT4: the
+scales are FP16 anyway, and it halves the memory."""
 _SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _CONTEXT_LENGTHS = (
     "max_position_embeddings",
@@ -82,11 +86,6 @@ def context_length(config: dict[str, Any]) -> int | None:
         if isinstance(config.get(name), int):
             return int(config[name])
     return None
-
-
-def has_chat_template(folder: Path) -> bool:
-    """Return whether the tokenizer in the folder has a chat template."""
-    return bool(chat_template(folder))
 
 
 def chat_template(folder: Path) -> str:
@@ -207,6 +206,24 @@ def dtype_of(config: dict[str, Any], weight_bytes: int) -> str:
     if declared is not None and (TORCH_DTYPE_BYTES[declared] > 2) is wide:
         return declared
     return "float32" if wide else "float16"
+
+
+def load_dtype(dtype: str, parameters: int, precision: Precision) -> str:
+    """Return the name of the ``torch`` dtype in which a checkpoint is loaded for a precision.
+
+    For FP16 it is FP16: ``save_model(compress_to_fp16=True)`` would also round the rotary
+    frequencies and so shift positions late in a long text.
+
+    Args:
+        dtype: of its files.
+    """
+    if precision is Precision.FP32:
+        return "float32"
+    if precision is Precision.FP16:
+        return "float16"
+    if dtype in ("float16", "bfloat16"):
+        return dtype
+    return "float16" if parameters > LARGE_MODEL else "float32"
 
 
 def tensor_types(header: Mapping[str, Any]) -> Counter[str]:

@@ -31,10 +31,14 @@ _TEXTS_BATCH = 8
 _TEXTS_SEED = 7
 
 
-def compress_to_int4(
-    source: Path, target: Path, settings: Int4Settings, texts: tuple[str, ...] = ()
-) -> Int4Settings:
-    """Compress the IR in ``source`` to INT4 and return the settings that were used.
+def compress_to_fit(
+    source: Path,
+    target: Path,
+    settings: Int4Settings | Int8Settings,
+    texts: tuple[str, ...] = (),
+) -> Int4Settings | Int8Settings:
+    """Compress the IR in ``source`` and return the settings that were used: for INT4 others than
+    given if no layer supports those.
 
     Args:
         texts: from :func:`generate_texts`; required for scale estimation.
@@ -42,6 +46,9 @@ def compress_to_int4(
     Raises:
         ConversionError: compression failed, or no layer can be compressed to INT4.
     """
+    if isinstance(settings, Int8Settings):
+        compress(source, target, settings)
+        return settings
     attempts = (
         settings,
         # For small or unusually shaped models in which no layer supports the settings as given.

@@ -16,16 +16,14 @@ import os
 import re
 import shutil
 import warnings
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from core.catalogue import Int4Settings, Int8Settings, Precision, RecommendedSampling
-from core.errors import ConversionError, CorruptModelError, NotAModelError, UserError
+from core.errors import ConversionError, CorruptModelError, NotAModelError
 from core.store.architectures import WITHOUT_VERSION_LIMIT
-from core.store.checkpoint import CheckpointInfo
-from core.store.compress import compress, compress_to_int4, generate_texts
-from core.store.estimate import LARGE_MODEL
+from core.store.checkpoint import CheckpointInfo, inspect_checkpoint, is_ir, load_dtype
+from core.store.compress import compress_to_fit, generate_texts
 from core.store.library_env import (
     LIBRARY_ERRORS,
     as_conversion_error,
@@ -36,8 +34,7 @@ from core.store.library_env import (
 from core.store.manifest import GgufRecord
 from core.store.model_files import IR_TOKENIZER_FILES, SMALL_FILES, TOKENIZERS
 from core.store.progress import Progress, ProgressCallback, Stage
-from core.store.weights import IR_BIN, IR_XML, WeightReport, check_cache, read_weights
-from core.store.weights_source import check_reachable, not_kept
+from core.store.weights import IR_BIN, IR_XML, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -48,43 +45,11 @@ _LIBRARIES = (
     "openvino_tokenizers",
 )
 
-_IR_COMPANIONS = SMALL_FILES | IR_TOKENIZER_FILES
-
 _NOT_WEIGHTS = re.compile(
     r"(inv_freq|masked_bias|att\w*\.bias|causal_mask|position_ids|embed_positions\.weights|version)$"
     r"|^v_head\."
 )
 """Masks and tables that earlier versions of transformers stored, and the value head of training."""
-
-
-@dataclass(frozen=True)
-class Converted:
-    """Result of a conversion."""
-
-    report: WeightReport
-    """The weights, read back from the result."""
-    int4: Int4Settings | None
-    """Settings that NNCF used; None for another precision."""
-    int8: Int8Settings | None
-    """Likewise; None also if the source was an INT8 IR already."""
-    source_of_weights: Literal["checkpoint", "ir", "gguf"]
-    source_bytes: int
-    """Size of the source's weight files."""
-    gguf: GgufRecord | None = None
-    """None if the source is not a GGUF file."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Requested result of a conversion."""
-
-    folder: Path
-    """Existing empty folder for the result."""
-    precision: Precision
-    int4: Int4Settings
-    """Only used for INT4."""
-    int8: Int8Settings
-    """Only used for INT8."""
 
 
 def load_libraries() -> None:
@@ -100,13 +65,29 @@ def load_libraries() -> None:
     gc.freeze()
 
 
-def convert_checkpoint(
-    info: CheckpointInfo, target: Target, scratch: Path, on_progress: ProgressCallback
-) -> Converted:
-    """Convert a PyTorch checkpoint.
+def convert(
+    source: Path,
+    work: Path,
+    precision: Precision,
+    settings: Int4Settings | Int8Settings | None,
+    on_progress: ProgressCallback,
+    sampling: RecommendedSampling | None = None,
+) -> tuple[Int4Settings | Int8Settings | None, GgufRecord | None]:
+    """Convert a checkpoint's or an IR's folder, or a GGUF file, into ``work/model``.
+
+    The weights of an IR are only compressed or, from FP32 to FP16, rounded. Those of a GGUF file
+    are kept as stored or dequantised; INT8 and INT4 are compressed from the dequantised weights in
+    FP16, so they are less accurate than a conversion of the original checkpoint.
 
     Args:
-        scratch: existing empty folder on the same disk, for the export before compression.
+        work: with the empty folders ``model`` and ``export``, for the export before compression.
+        precision: one that the source can be converted to; see
+            :func:`core.store.weights_source.find_origin`.
+        settings: for INT8 and INT4.
+        sampling: recommended by the model card, for the ``generation_config.json`` of a GGUF file.
+
+    Returns:
+        The settings that NNCF used, None without compression; and the description of a GGUF file.
 
     Raises:
         NotAModelError: the tokenizer cannot be read, the checkpoint could run code, or it has
@@ -114,170 +95,125 @@ def convert_checkpoint(
         CorruptModelError: the weights cannot be read.
         ConversionError: export or compression failed, or the result has another precision.
     """
+    target, gguf, used = work / "model", None, None
+    exported, fraction = (work / "export" if precision.compressed else target), 0.6
+    if source.is_file():
+        gguf = _export_gguf(source, precision, exported, on_progress, sampling)
+    elif is_ir(source):
+        _copy_companions(source, target)
+        if precision in (read_weights(source).precision, Precision.STORED):
+            on_progress(Progress(Stage.SAVING, "Copying the OpenVINO model.", 0.5))
+            shutil.copyfile(source / IR_XML, target / IR_XML)
+            _link_or_copy(source / IR_BIN, target / IR_BIN)
+            return None, None
+        exported, fraction = source, 0.3
+        if precision is Precision.FP16:
+            on_progress(Progress(Stage.COMPRESSING, "Compressing weights to FP16.", fraction))
+            with as_conversion_error("Compression to FP16"):
+                import openvino
+
+                model = openvino.Core().read_model(source / IR_XML)
+                openvino.save_model(model, target / IR_XML, compress_to_fp16=True)
+    else:
+        _export_checkpoint(inspect_checkpoint(source), precision, exported, on_progress)
+    if settings is not None:
+        texts: tuple[str, ...] = ()
+        if isinstance(settings, Int4Settings) and settings.scale_estimation:
+            message = "Generating texts for scale estimation."
+            on_progress(Progress(Stage.COMPRESSING, message, fraction))
+            texts = generate_texts(exported)
+        message = f"Compressing weights to {precision.label}."
+        on_progress(Progress(Stage.COMPRESSING, message, fraction))
+        used = compress_to_fit(exported, target, settings, texts)
+        for path in exported.iterdir() if exported != source else ():
+            if path.name not in (IR_XML, IR_BIN):
+                path.replace(target / path.name)
+    report = read_weights(target)
+    if precision is not Precision.STORED and not report.is_really(precision):
+        raise ConversionError(
+            f"The export produced {report.mix} instead of {precision.label} weights. Choose "
+            "another precision."
+        )
+    return used, gguf
+
+
+def _export_checkpoint(
+    info: CheckpointInfo, precision: Precision, target: Path, on_progress: ProgressCallback
+) -> None:
     load_libraries()
     tokenizer = load_tokenizer(info.folder)
     on_progress(Progress(Stage.EXPORTING, "Reading the checkpoint.", 0.1))
-    model = _load_model(info, target.precision)
+    model = _load_model(info, precision)
     on_progress(Progress(Stage.EXPORTING, "Exporting to OpenVINO.", 0.3))
-    exported = scratch if target.precision.compressed else target.folder
     with as_conversion_error("Export to OpenVINO"):
-        export(model, tokenizer, exported)
+        export(model, tokenizer, target)
     del model
     gc.collect()
-    write_openvino_tokenizer(tokenizer, exported)
-    size = sum(path.stat().st_size for path in info.weight_files)
-    return _finished(exported, target, "checkpoint", size, on_progress)
+    write_openvino_tokenizer(tokenizer, target)
 
 
-def convert_ir(folder: Path, target: Target, on_progress: ProgressCallback) -> Converted:
-    """Import an IR: link or copy it if it has the precision already, otherwise compress it.
-
-    Whatever mix of formats its weights have, an imported IR is not changed.
-
-    FP32 is converted to FP16 by ``openvino.save_model``, which rounds every constant.
-
-    Raises:
-        UserError: the IR's weights have a lower precision than requested, or are compressed
-            already, so that they cannot be converted to another precision.
-        NotAModelError: it was exported without a cache.
-        CorruptModelError: the IR cannot be read.
-        ConversionError: compression failed, or the result has another precision.
-    """
-    present = read_weights(folder)
-    check_cache(folder, present)
-    check_reachable(folder, present.formats, target.precision)
+def _copy_companions(folder: Path, target: Path) -> None:
+    """Copy an IR's configuration and tokenizer, with the tokenizer as OpenVINO models."""
     load_libraries()
     tokenizer = load_tokenizer(folder)
     for path in sorted(folder.iterdir()):
-        if path.name in _IR_COMPANIONS and path.is_file():
-            shutil.copyfile(path, target.folder / path.name)
-    if not (target.folder / "openvino_tokenizer.xml").is_file():
-        write_openvino_tokenizer(tokenizer, target.folder)
-    if target.precision in (present.precision, Precision.STORED):
-        on_progress(Progress(Stage.SAVING, "Copying the OpenVINO model.", 0.5))
-        shutil.copyfile(folder / IR_XML, target.folder / IR_XML)
-        _link_or_copy(folder / IR_BIN, target.folder / IR_BIN)
-        int4 = _int4_settings(present) if target.precision is Precision.INT4 else None
-        return Converted(read_weights(target.folder), int4, None, "ir", present.bytes)
-    used: Int4Settings | Int8Settings | None = None
-    if target.precision is Precision.FP16:
-        message = f"Compressing weights to {target.precision.label}."
-        on_progress(Progress(Stage.COMPRESSING, message, 0.3))
-        with as_conversion_error("Compression to FP16"):
-            import openvino
-
-            model = openvino.Core().read_model(folder / IR_XML)
-            openvino.save_model(model, target.folder / IR_XML, compress_to_fp16=True)
-    else:
-        used = _compress(folder, target, on_progress, 0.3)
-    return _checked(target, used, "ir", present.bytes)
+        if path.name in SMALL_FILES | IR_TOKENIZER_FILES and path.is_file():
+            shutil.copyfile(path, target / path.name)
+    if not (target / "openvino_tokenizer.xml").is_file():
+        write_openvino_tokenizer(tokenizer, target)
 
 
-def convert_gguf(
+def _export_gguf(
     path: Path,
-    target: Target,
-    scratch: Path,
+    precision: Precision,
+    target: Path,
     on_progress: ProgressCallback,
-    sampling: RecommendedSampling | None = None,
-) -> Converted:
-    """Convert a GGUF file: keep its weights as stored, or convert them to another precision.
-
-    INT8 and INT4 are compressed from the dequantised weights in FP16. Quantised twice, they are
-    less accurate than a conversion of the original checkpoint.
-
-    Args:
-        scratch: existing empty folder on the same disk, for the FP16 model before compression.
-        sampling: recommended by the model card, for ``generation_config.json``.
-
-    Raises:
-        NotAModelError, CorruptModelError: the file cannot be used.
-        UserError: its weights cannot be kept as stored.
-        ConversionError: saving or compression failed, or the result has another precision.
-    """
+    sampling: RecommendedSampling | None,
+) -> GgufRecord:
     disable_telemetry()
     import openvino
 
     from core.store.gguf import network, reader, torch_model
-    from core.store.gguf.companions import (
-        load_companion_tokenizer,
-        write_companions,
-    )
+    from core.store.gguf.companions import write_companions
     from core.store.gguf.summary import summary
 
     on_progress(Progress(Stage.EXPORTING, "Reading the GGUF file.", 0.1))
     about, file = summary(path), reader.read_gguf(path)
-    kept = target.precision is Precision.STORED
-    if kept and not about.kept:
-        raise UserError(not_kept(path.name))
-    full = target.precision is Precision.FP32
-    folder = scratch if target.precision.compressed else target.folder
-    write_companions(file, folder, sampling)
-    tokenizer = load_companion_tokenizer(folder)
+    kept, full = precision is Precision.STORED, precision is Precision.FP32
+    write_companions(file, target, sampling)
+    from transformers import PreTrainedTokenizerFast  # AutoTokenizer takes a second longer
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(target, local_files_only=True)
     on_progress(Progress(Stage.EXPORTING, "Building the OpenVINO model.", 0.2))
     deviation = None
     if file.architecture in reader.BUILT:
         built = network.build(file, None if kept else "f32" if full else "f16")
         with as_conversion_error("Saving the model"):
-            openvino.save_model(built.model, folder / IR_XML, compress_to_fp16=False)
+            openvino.save_model(built.model, target / IR_XML, compress_to_fp16=False)
         config = json.dumps(network.config_of(file), indent=2)
-        (folder / "config.json").write_text(config, encoding="utf-8")
+        (target / "config.json").write_text(config, encoding="utf-8")
         deviation = built.deviation if kept else None
         del built
     else:
         load_libraries()
         import torch
-
-        model = torch_model.load(path, file, torch.float32 if full else torch.float16)
         from transformers import GenerationConfig
 
-        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        model = torch_model.load(path, file, torch.float32 if full else torch.float16)
+        model.generation_config = GenerationConfig.from_pretrained(target, local_files_only=True)
         with as_conversion_error("Export to OpenVINO"):
-            export(model, tokenizer, folder)
+            export(model, tokenizer, target)
         del model
-    record = GgufRecord(
+    del file
+    gc.collect()
+    on_progress(Progress(Stage.EXPORTING, "Converting the tokenizer.", 0.5))
+    write_openvino_tokenizer(tokenizer, target)
+    return GgufRecord(
         recipe=about.recipe,
         tensor_types=about.types,
         weights=about.weights.label if about.weights else about.recipe,
         deviation=deviation,
     )
-    del file
-    gc.collect()
-    on_progress(Progress(Stage.EXPORTING, "Converting the tokenizer.", 0.5))
-    write_openvino_tokenizer(tokenizer, folder)
-    return replace(_finished(folder, target, "gguf", about.bytes, on_progress), gguf=record)
-
-
-def _finished(
-    exported: Path,
-    target: Target,
-    source_of_weights: Literal["checkpoint", "gguf"],
-    source_bytes: int,
-    on_progress: ProgressCallback,
-) -> Converted:
-    """Compress the IR in a scratch folder if requested, and check the result."""
-    used = None
-    if target.precision.compressed:
-        used = _compress(exported, target, on_progress, 0.6)
-        for path in exported.iterdir():
-            if path.name not in (IR_XML, IR_BIN):
-                path.replace(target.folder / path.name)
-    return _checked(target, used, source_of_weights, source_bytes)
-
-
-def _compress(
-    source: Path, target: Target, on_progress: ProgressCallback, fraction: float
-) -> Int4Settings | Int8Settings:
-    texts: tuple[str, ...] = ()
-    if target.precision.int4 and target.int4.scale_estimation:
-        message = "Generating texts for scale estimation."
-        on_progress(Progress(Stage.COMPRESSING, message, fraction))
-        texts = generate_texts(source)
-    message = f"Compressing weights to {target.precision.label}."
-    on_progress(Progress(Stage.COMPRESSING, message, fraction))
-    if target.precision.int4:
-        return compress_to_int4(source, target.folder, target.int4, texts)
-    compress(source, target.folder, target.int8)
-    return target.int8
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -317,7 +253,7 @@ def _load_model(info: CheckpointInfo, precision: Precision) -> Any:
         model, loading = AutoModelForCausalLM.from_pretrained(
             info.folder,
             output_loading_info=True,
-            dtype=_load_dtype(info, precision),
+            dtype=getattr(torch, load_dtype(info.dtype, info.parameters, precision)),
             use_safetensors=info.safetensors,
             weights_only=True,
             trust_remote_code=False,
@@ -366,23 +302,6 @@ def _unreadable_pickle(info: CheckpointInfo, error: Exception) -> Exception:
     return CorruptModelError(
         f"{names} in {info.folder} cannot be read ({first_line(error)}). Download or copy it again."
     )
-
-
-def _load_dtype(info: CheckpointInfo, precision: Precision) -> Any:
-    """Return the dtype to load a checkpoint in.
-
-    For FP16 the checkpoint is loaded as FP16. ``save_model(compress_to_fp16=True)`` would also
-    round the rotary frequencies and so shift positions late in a long text.
-    """
-    import torch
-
-    if precision is Precision.FP32:
-        return torch.float32
-    if precision is Precision.FP16:
-        return torch.float16
-    if info.dtype in ("float16", "bfloat16"):
-        return getattr(torch, info.dtype)
-    return torch.float16 if info.parameters > LARGE_MODEL else torch.float32
 
 
 def export(model: Any, tokenizer: Any, target: Path) -> None:
@@ -434,34 +353,6 @@ def write_openvino_tokenizer(tokenizer: Any, target: Path) -> None:
     with as_conversion_error("Saving the tokenizer"):
         for model, name in zip(models, ("tokenizer", "detokenizer"), strict=True):
             openvino.save_model(model, target / f"openvino_{name}.xml", compress_to_fp16=False)
-
-
-def _checked(
-    target: Target,
-    used: Int4Settings | Int8Settings | None,
-    source_of_weights: Literal["checkpoint", "ir", "gguf"],
-    source_bytes: int,
-) -> Converted:
-    """Read the weights back and refuse a result that does not have the requested precision."""
-    report = read_weights(target.folder)
-    if target.precision is not Precision.STORED and not report.is_really(target.precision):
-        raise ConversionError(
-            f"The export produced {report.mix} instead of {target.precision.label} weights. "
-            "Choose another precision."
-        )
-    return Converted(
-        report=report,
-        int4=used if isinstance(used, Int4Settings) else None,
-        int8=used if isinstance(used, Int8Settings) else None,
-        source_of_weights=source_of_weights,
-        source_bytes=source_bytes,
-    )
-
-
-def _int4_settings(report: WeightReport) -> Int4Settings:
-    """Return the INT4 settings of an IR, derived from its weights."""
-    common = max(report.group_sizes, key=report.group_sizes.__getitem__)
-    return Int4Settings(report.symmetric, common, round(report.layer_share, 2))
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ from core.catalogue.shapes import active_share
 from core.errors import DiskFullError, NotEnoughMemoryError
 from core.hardware.devices import available_memory_bytes
 from core.settings import Settings
+from core.store.checkpoint import TORCH_DTYPE_BYTES, load_dtype
 from core.store.files import free_bytes
 from core.store.resolver import Source, SourceKind
 from core.store.weights_source import Origin, find_origin
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 SMALLEST_GROUP = 16
 """Smallest INT4 group size that NNCF may fall back to if a layer's channels are not divisible by
 the requested group size; with smaller groups the scales cost as much as the compression saves."""
-
-LARGE_MODEL = 1_000_000_000
-"""Number of parameters above which an FP32 checkpoint is loaded as FP16 for INT8 and INT4: the
-scales are FP16 anyway, and it halves the memory."""
 
 _SCALE_BYTES = 2.0
 """One FP16 scale per group or output channel."""
@@ -283,16 +280,7 @@ def scratch_bytes(origin: Origin, precision: Precision) -> int:
     """Return the disk space in bytes for the export before compression, 0 if there is none."""
     if origin.is_ir or not precision.compressed:
         return 0
-    return int(origin.parameters * loaded_width(origin, precision))
-
-
-def loaded_width(origin: Origin, precision: Precision) -> int:
-    """Return the bytes per parameter of a checkpoint when loaded for this precision."""
-    if precision is Precision.FP32:
-        return 4
-    if precision is Precision.FP16 or origin.dtype in ("float16", "bfloat16"):
-        return 2
-    return 2 if origin.parameters > LARGE_MODEL else 4
+    return int(origin.parameters * _loaded_width(origin, precision))
 
 
 def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int:
@@ -313,8 +301,8 @@ def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int
     if not (origin.is_ir or origin.is_gguf):
         layers = origin.shape.layers if origin.shape else _DEFAULT_LAYERS
         exporting = _EXPORT_MEMORY + _MEMORY_PER_LAYER * layers
-        loaded = origin.parameters * loaded_width(origin, precision)
-        if loaded_as_stored(origin, precision):
+        loaded = origin.parameters * _loaded_width(origin, precision)
+        if load_dtype(origin.dtype, origin.parameters, precision) == origin.dtype:
             stages.append(exporting + loaded)  # weights stay memory-mapped
         else:
             stages.append(_LIBRARY_MEMORY + loaded + origin.weight_bytes)
@@ -322,13 +310,9 @@ def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int
     return int(max(stages))
 
 
-def loaded_as_stored(origin: Origin, precision: Precision) -> bool:
-    """Return whether a checkpoint is loaded in the dtype of its files."""
-    if precision is Precision.FP32:
-        return origin.dtype == "float32"
-    if precision is Precision.FP16:
-        return origin.dtype == "float16"
-    return loaded_width(origin, precision) == (2 if origin.dtype != "float32" else 4)
+def _loaded_width(origin: Origin, precision: Precision) -> int:
+    """Return the bytes per parameter of a checkpoint when loaded for this precision."""
+    return TORCH_DTYPE_BYTES[load_dtype(origin.dtype, origin.parameters, precision)]
 
 
 def _compression_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> float:
@@ -337,7 +321,7 @@ def _compression_memory(origin: Origin, precision: Precision, int4: Int4Settings
     result = result_bytes(origin, precision, int4)
     working = max(_LARGEST_MATRIX_WIDTH * matrix, result + _LAST_MATRIX_WIDTH * matrix)
     if precision.int4 and int4.scale_estimation:
-        width = 2 if origin.is_ir else loaded_width(origin, precision)
+        width = 2 if origin.is_ir else _loaded_width(origin, precision)
         working += 2 * width * origin.parameters  # inference maps the weights and repacks them
     return _COMPRESSION_MEMORY + working
 

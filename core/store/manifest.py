@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -10,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from core.catalogue import Precision
+from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import CorruptModelError
 
 MANIFEST_NAME = "paddock.json"
@@ -56,12 +57,24 @@ class Int4Record(_Frozen):
     awq: bool = False
     """Whether AWQ was used."""
 
+    @property
+    def requested(self) -> Int4Settings:
+        """The settings that the weights were compressed with."""
+        return Int4Settings(
+            self.symmetric, self.group_size, self.ratio, self.scale_estimation, self.awq
+        )
 
-class Int8Record(_Frozen):
-    """INT8 settings; there is one scale per output channel."""
-
-    symmetric: bool
-    """True without zero points."""
+    @property
+    def actual(self) -> Int4Settings:
+        """The settings as read from the weights."""
+        common = max(self.group_sizes, key=self.group_sizes.__getitem__)
+        others = sorted(self.group_sizes.keys() - {common}, reverse=True)
+        return replace(
+            self.requested,
+            group_size=common,
+            ratio=self.ratio if self.layer_share is None else round(self.layer_share, 2),
+            other_groups=", ".join(map(str, others)),
+        )
 
 
 class GenAIOutcome(StrEnum):
@@ -156,7 +169,7 @@ class Manifest(_Frozen):
     source: SourceRecord
     precision: Precision
     int4: Int4Record | None
-    int8: Int8Record | None = None
+    int8: Int8Settings | None = None
     """None for another precision, for an imported INT8 model, and in older manifests."""
     gguf: GgufRecord | None = None
     """None if the weights do not come from a GGUF file."""

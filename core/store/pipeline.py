@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -21,22 +21,14 @@ from core.store.estimate import estimate
 from core.store.files import fingerprint, free_bytes, has_no_space, sha256
 from core.store.folders import Folders
 from core.store.genai_check import genai_check
-from core.store.manifest import (
-    FileRecord,
-    GgufRecord,
-    Int4Record,
-    Int8Record,
-    Manifest,
-    SourceRecord,
-    write_manifest,
-)
+from core.store.manifest import FileRecord, Int4Record, Manifest, SourceRecord, write_manifest
 from core.store.progress import Progress, ProgressCallback, Stage
 from core.store.resolver import Source, SourceKind
 from core.store.stored import StoredModel
-from core.store.weights_source import of_folder, original_folder, stored_ir
+from core.store.weights import WeightReport, read_weights
+from core.store.weights_source import Origin, find_origin, original_folder, stored_ir
 
 if TYPE_CHECKING:
-    from core.store.convert import Converted
     from core.store.hub import Download, HubAccess, HubModel
 
 _LIBRARIES = (
@@ -47,18 +39,6 @@ _LIBRARIES = (
     "openvino-tokenizers",
     "nncf",
 )
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """Weights on disk, ready for conversion."""
-
-    folder: Path
-    record: SourceRecord
-    lock: Precision | None = None
-    """Precision of the stored model if one is converted: it must not be deleted meanwhile."""
-    gguf: GgufRecord | None = None
-    """Of the stored model that is converted, if it comes from a GGUF file."""
 
 
 def download(
@@ -103,68 +83,51 @@ class Conversion:
         Raises:
             PaddockError: see :meth:`core.store.store.ModelStore.ensure`.
         """
-        source = self.source
+        source, settings = self.source, self.settings
         with self._clear_errors():
             self.folders.remove_leftovers(source.key, self.precision)
-            weights = self._weights()
+            revision = self._downloaded_revision()
             self._check_room()
-            # The lock of the lower precision is held already, and no precision is converted from a
-            # lower one, so a deadlock is not possible.
-            in_use = (
-                self.folders.lock(source.key, weights.lock, self.report)
-                if weights.lock is not None
-                else nullcontext()
-            )
-            with in_use:
-                return self._convert(weights)
+            origin = find_origin(source, self.precision, settings)
+            if origin.manifest is None:
+                record = SourceRecord(
+                    kind=source.kind,
+                    location=str(source.location),
+                    revision=revision,
+                    fingerprint=fingerprint(source),
+                )
+                return self._convert(origin, record)
+            # It must not be deleted meanwhile. The lock of the lower precision is held already, and
+            # no precision is converted from a lower one, so a deadlock is not possible.
+            with self.folders.lock(source.key, origin.precision, self.report):
+                return self._convert(origin, origin.manifest.source)
 
     def _check_room(self, hub: HubModel | None = None) -> None:
         estimate(self.source, self.precision, self.settings, int4=self.int4, hub=hub).check()
 
-    # Source of the weights
-
-    def _weights(self) -> _Weights:
-        """Return the original's files, another IR of the model in the store, or a download."""
-        source, revision = self.source, None
-        folder = original_folder(source, self.settings)
-        if folder is None:
-            stored = stored_ir(source, self.precision, self.settings)
-            if stored is not None and stored.folder is not None and stored.manifest is not None:
-                manifest = stored.manifest
-                return _Weights(stored.folder, manifest.source, stored.precision, manifest.gguf)
-        if source.kind is SourceKind.HUB:
-            folder, revision = self._downloaded(complete=folder is not None)
-        record = SourceRecord(
-            kind=source.kind,
-            location=str(source.location),
-            revision=revision,
-            fingerprint=fingerprint(source),
-        )
-        return _Weights(Path(folder or source.location), record)
-
-    def _downloaded(self, *, complete: bool) -> tuple[Path, str | None]:
+    def _downloaded_revision(self) -> str | None:
+        """Download a model of the hub, unless another IR of it is stored; return its revision."""
         from core.store import hub
 
-        source = self.source
-        if not complete:
+        source, settings = self.source, self.settings
+        if source.kind is not SourceKind.HUB:
+            return None
+        if original_folder(source, settings) is None:
+            if stored_ir(source, self.precision, settings) is not None:
+                return None
             if source.model is not None:  # the catalogue knows its shape
                 self._check_room()
             self._check_room(hub.describe(str(source.location), self.access))
-        done = download(source, self.settings, self.folders, self.report, self.access)
-        return original_folder(source, self.settings) or done.folder, done.revision
+        return download(source, settings, self.folders, self.report, self.access).revision
 
-    # Conversion
-
-    def _convert(self, weights: _Weights) -> StoredModel:
+    def _convert(self, origin: Origin, record: SourceRecord) -> StoredModel:
         key, precision = self.source.key, self.precision
         work = self.folders.new_work(key, precision)
         finished = work / "model"
         try:
             finished.mkdir(parents=True)
             (work / "export").mkdir()
-            started = time.monotonic()
-            converted = self._converted(weights.folder, work)
-            manifest = self._manifest(weights, finished, converted, started)
+            manifest = self._converted(origin, record, work)
             write_manifest(finished, manifest)
             self.report(Progress(Stage.SAVING, "Moving the model into the store.", 0.98))
             target = self.folders.path(key, precision)
@@ -176,33 +139,20 @@ class Conversion:
             shutil.rmtree(work, ignore_errors=True)
         return StoredModel(key, precision, target, manifest)
 
-    def _converted(self, folder: Path, work: Path) -> Converted:
-        source = self.source
+    def _converted(self, origin: Origin, record: SourceRecord, work: Path) -> Manifest:
+        """Convert the weights into ``work/model``, check it with GenAI, and describe it."""
+        source, precision, folder = self.source, self.precision, work / "model"
+        started = time.monotonic()
         self.report(Progress(Stage.EXPORTING, "Loading the conversion libraries.", 0.02))
-        from core.store import convert
+        from core.store.convert import convert
 
-        int4 = self.int4
-        if int4 is None:
-            parameters = of_folder(folder).parameters if self.precision.int4 else None
-            int4 = source.int4_settings(self.precision, parameters)
-        target = convert.Target(
-            folder=work / "model",
-            precision=self.precision,
-            int4=int4,
-            int8=self.int8 or Int8Settings(),
-        )
-        if folder.is_file():
-            sampling = source.model.sampling if source.model else None
-            return convert.convert_gguf(folder, target, work / "export", self.report, sampling)
-        if checkpoint.is_ir(folder):
-            return convert.convert_ir(folder, target, self.report)
-        info = checkpoint.inspect_checkpoint(folder)
-        return convert.convert_checkpoint(info, target, work / "export", self.report)
-
-    def _manifest(
-        self, weights: _Weights, folder: Path, converted: Converted, started: float
-    ) -> Manifest:
-        """Check the converted model in ``folder`` with GenAI, and describe it."""
+        settings: Int4Settings | Int8Settings | None = None
+        if precision.int4:
+            settings = self.int4 or source.int4_settings(precision, origin.parameters)
+        elif precision is Precision.INT8:
+            settings = self.int8 or Int8Settings()
+        sampling = source.model.sampling if source.model else None
+        used, gguf = convert(origin.folder, work, precision, settings, self.report, sampling)
         self.report(Progress(Stage.CHECKING, "Checking the model with OpenVINO GenAI.", 0.88))
         genai = genai_check(folder, self.settings.genai_checks_file)
         self.report(Progress(Stage.CHECKING, "Recording sizes and checksums.", 0.9))
@@ -214,27 +164,19 @@ class Conversion:
             for path in sorted(folder.iterdir())
             if path.is_file()
         }
-        report = converted.report
-        int4 = converted.int4 and Int4Record(
-            symmetric=report.symmetric,
-            group_size=converted.int4.group_size,
-            ratio=converted.int4.ratio,
-            group_sizes=report.group_sizes,
-            four_bit_share=report.four_bit_share,
-            layer_share=report.layer_share,
-            scale_estimation="scale_estimation" in report.methods,
-            awq="awq" in report.methods,
-        )
+        report = read_weights(folder)
         return Manifest(
-            key=self.source.key,
-            title=self.source.title,
-            source=weights.record,
-            precision=self.precision,
-            int4=int4,
-            int8=converted.int8 and Int8Record(symmetric=converted.int8.symmetric),
-            gguf=converted.gguf or weights.gguf,
-            source_of_weights=converted.source_of_weights,
-            source_bytes=converted.source_bytes,
+            key=source.key,
+            title=source.title,
+            source=record,
+            precision=precision,
+            int4=_int4_record(report, used) if precision.int4 else None,
+            int8=used if precision is Precision.INT8 else None,
+            gguf=gguf or (origin.manifest and origin.manifest.gguf),
+            source_of_weights=(
+                "gguf" if origin.is_gguf else "ir" if origin.is_ir else "checkpoint"
+            ),
+            source_bytes=origin.weight_bytes,
             versions={name: metadata.version(name) for name in _LIBRARIES},
             architecture=config.get("model_type"),
             parameters=report.parameters,
@@ -243,7 +185,7 @@ class Conversion:
             weight_bytes=report.bytes,
             folder_bytes=sum(file.size for file in files.values()),
             positions=checkpoint.context_length(config),
-            has_chat_template=checkpoint.has_chat_template(folder),
+            has_chat_template=bool(checkpoint.chat_template(folder)),
             genai=genai,
             created=datetime.now(UTC),
             duration_s=round(time.monotonic() - started, 3),
@@ -276,3 +218,24 @@ class Conversion:
                     f"{self.settings.home} and try again."
                 ) from error
             raise
+
+
+def _int4_record(report: WeightReport, used: Int4Settings | None) -> Int4Record:
+    """Describe INT4 weights.
+
+    Args:
+        used: settings of the compression; None for an imported IR.
+    """
+    if used is None:
+        common = max(report.group_sizes, key=report.group_sizes.__getitem__)
+        used = Int4Settings(report.symmetric, common, round(report.layer_share, 2))
+    return Int4Record(
+        symmetric=report.symmetric,
+        group_size=used.group_size,
+        ratio=used.ratio,
+        group_sizes=report.group_sizes,
+        four_bit_share=report.four_bit_share,
+        layer_share=report.layer_share,
+        scale_estimation="scale_estimation" in report.methods,
+        awq="awq" in report.methods,
+    )

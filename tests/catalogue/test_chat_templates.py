@@ -16,7 +16,7 @@ from core.catalogue.conversation import _uses, render_conversation
 from core.catalogue.prompts import Role, Turn, choose_format
 from core.errors import BadRequestError, PromptFormatError
 from core.runtimes.tokenizer import load_tokenizer
-from core.store.checkpoint import has_chat_template
+from core.store.checkpoint import chat_template
 from tests.builders import edit_json, tiny_tokenizer
 
 ASKED = "Which sea is the saltiest?"
@@ -351,4 +351,4 @@ def test_template_is_found_where_transformers_finds_it(
         else:
             with pytest.raises(shown):
                 rendered(tokenizer, [])
-    assert has_chat_template(tmp_path) is (shown is not PromptFormatError)
+    assert bool(chat_template(tmp_path)) is (shown is not PromptFormatError)

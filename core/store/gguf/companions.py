@@ -182,16 +182,6 @@ def _prepend_token(backend: Any, token: str, *, byte_level: bool) -> None:
     backend.post_processor = processors.Sequence([*before, template])
 
 
-def load_companion_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer that was written into ``folder``.
-
-    Its class is known; ``AutoTokenizer`` would take a second longer to find it.
-    """
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-
-
 def _generation_config(
     file: GgufFile, tokens: list[str], sampling: RecommendedSampling | None
 ) -> dict[str, Any]:
