@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import (
     ConversionError,
@@ -28,7 +30,6 @@ from core.store.progress import (
     Progress,
     ProgressCallback,
     Stage,
-    Transfer,
     ignore_progress,
 )
 from core.store.resolver import Source, SourceKind
@@ -48,6 +49,15 @@ _WORKER = "core.store.worker"
 
 _MEMORY_INTERVAL_S = 0.5
 """Interval at which the child's memory is measured."""
+
+_HUB_VARIABLES = {
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"),
+    "PADDOCK_DATABASE_URL",
+}
+"""Environment variables that a child with a network does not get: its request has the access to the
+hub."""
+
+_PROGRESS = TypeAdapter(Progress)
 
 
 def convert_in_process(
@@ -70,8 +80,7 @@ def convert_in_process(
 
     Args:
         model: a source, or a name for :meth:`ModelStore.resolve`.
-        access: access to the hub for a download; the token is only passed to the child's
-            environment.
+        access: to the hub for a download; None takes it from the environment.
         cancel: when set, the child is killed and its files are removed.
         on_memory: receives the child's resident set size in bytes, twice a second.
         on_line: receives what the child writes to standard error, from another thread.
@@ -215,12 +224,11 @@ def _check_settings(
     Raises:
         UserError: it has other settings; the message names them.
     """
-    stored_int4, stored_int8 = stored.int4_requested, stored.manifest.int8
-    actual = ""
-    if int4 is not None and stored_int4 is not None and stored_int4 != int4:
-        actual = stored_int4.text
-    if int8 is not None and stored_int8 is not None and stored_int8.symmetric != int8.symmetric:
-        actual = "symmetric" if stored_int8.symmetric else "asymmetric"
+    actual, made, eight = "", stored.int4_requested, stored.manifest.int8
+    if int4 is not None and made not in (None, int4):
+        actual = made.text
+    if int8 is not None and eight not in (None, int8):
+        actual = "symmetric" if eight.symmetric else "asymmetric"
     if actual:
         raise UserError(
             f"{stored.title} in {stored.label} is on disk with other settings ({actual}). Delete "
@@ -238,22 +246,31 @@ def _run_child(
     on_memory: Callable[[int], None],
     on_line: Callable[[str], None],
 ) -> None:
-    name = source.key if source.model else str(source.location)
+    from core.store.hub import HubAccess
+
     show = progress or ignore_progress
+    access = access or HubAccess.from_environment()
 
     def on_event(event: Event) -> None:
         match event["event"]:
             case "progress":
-                show(_progress(event))
+                show(_PROGRESS.validate_python(event))
             case "memory":
                 on_memory(event["memory"].rss_bytes)
 
+    request |= {
+        "model": source.key if source.model else str(source.location),
+        "settings": _plain(settings),
+        "access": asdict(access),
+    }
     try:
         with WorkerProcess(
             _WORKER,
-            request | {"model": name, "settings": _plain(settings)},
-            environment=_environment(access),
-            secret=access.token if access else None,
+            request,
+            environment=None
+            if access.offline
+            else {name: os.environ[name] for name in os.environ.keys() - _HUB_VARIABLES},
+            secret=access.token,
             on_line=on_line,
             memory_interval_s=_MEMORY_INTERVAL_S,
         ) as child:
@@ -275,29 +292,3 @@ def _run_child(
 def _plain(settings: Settings) -> dict[str, Any]:
     """Return the settings as JSON, without the database's password."""
     return settings.model_dump(mode="json", exclude={"database_url"})
-
-
-def _environment(access: HubAccess | None) -> dict[str, str]:
-    """Return the child's environment, with the access to the hub."""
-    environment = dict(os.environ)
-    if access is None:
-        return environment
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
-        environment.pop(name, None)
-    if access.token:
-        environment["HF_TOKEN"] = access.token
-    if access.endpoint:
-        environment["HF_ENDPOINT"] = access.endpoint
-    if access.offline:
-        environment["HF_HUB_OFFLINE"] = "1"
-    return environment
-
-
-def _progress(event: Event) -> Progress:
-    transfer = event.get("transfer")
-    return Progress(
-        Stage(event["stage"]),
-        event["message"],
-        event["fraction"],
-        Transfer(**transfer) if transfer else None,
-    )

@@ -2,21 +2,20 @@
 
 Its request (see :mod:`core.workers.child`) has ``kind`` ("get", "convert" or "check"), ``model`` (a
 name for :func:`core.store.resolver.resolve`), ``settings`` (fields of
-:class:`core.settings.Settings`) and, for "convert", ``precision``, ``int4`` and ``int8`` (objects
-or null); for "check", the check of a stored model
-with OpenVINO GenAI, ``folder`` instead of ``model``. The environment contains the access to the
-hub, including the token. The only events before the last are ``progress``.
+:class:`core.settings.Settings`), ``access`` (fields of :class:`core.store.hub.HubAccess`) and, for
+"convert", ``precision``, ``int4`` and ``int8`` (objects or null). "check", which checks a stored
+model with OpenVINO GenAI, has ``folder`` and ``settings`` only. The only events before the last are
+``progress``.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
@@ -28,9 +27,6 @@ from core.store.library_env import disable_telemetry, quieten_libraries, skip_op
 from core.store.progress import Progress
 from core.store.store import ModelStore
 from core.workers.child import Channel, one_line, run_request
-
-if TYPE_CHECKING:
-    from core.store.hub import HubAccess
 
 _NICENESS = 5
 """With this value, answers that stream meanwhile get about three times the CPU time of a
@@ -58,8 +54,10 @@ def _work(request: dict[str, Any], channel: Channel) -> None:
     if request["kind"] == "check":
         genai_check(Path(request["folder"]), settings.genai_checks_file)
         return
+    from core.store.hub import HubAccess
+
     store = ModelStore(settings)
-    source, access = store.resolve(request["model"]), _access()
+    source, access = store.resolve(request["model"]), HubAccess(**request["access"])
     if request["kind"] == "get":
         store.fetch(source, report, access)
         return
@@ -88,15 +86,6 @@ def _describe(error: Exception, request: dict[str, Any]) -> PaddockError:
         f"The {what} failed unexpectedly ({one_line(cause)}); {kept}. Try again. If it fails "
         "again, reinstall Paddock's requirements: a library may be missing or have another version."
     )
-
-
-def _access() -> HubAccess:
-    """Return the access to the hub, and remove the token from the environment of libraries."""
-    from core.store.hub import HubAccess
-
-    access = HubAccess.from_environment()
-    os.environ.pop("HF_TOKEN", None)
-    return access
 
 
 def _lower_priority() -> None:

@@ -199,6 +199,7 @@ def test_child_ends_with_its_parent(source: Source, settings: Settings) -> None:
         "settings": {"home": str(settings.home)},
         "int4": None,
         "int8": None,
+        "access": {},
     }
     lock = settings.models_dir / ".work" / f"{source.key}.int8.lock"
     lock.parent.mkdir(parents=True)
@@ -350,7 +351,8 @@ def test_a_token_that_a_library_prints_is_hidden(
     hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = (
-        "import json, os, sys; token = os.environ['HF_TOKEN']; print(token, file=sys.stderr);"
+        "import json, sys; token = json.loads(input())['access']['token'];"
+        "print(token, file=sys.stderr);"
         "print(json.dumps({'event': 'error', 'type': 'HubError', 'message': f'No {token}.'}))"
     )
     popen = subprocess.Popen
