@@ -119,52 +119,33 @@ class TaskView:
 class _Task:
     """A task in the queue; the queue's lock guards its state."""
 
-    def __init__(self, number: int, request: TaskRequest, source: Source) -> None:
+    def __init__(self, now: TaskView, source: Source, access: HubAccess | None) -> None:
+        self.now = now
         self.source = source
-        self.access = request.access
+        self.access = access
         self.cancel = threading.Event()
         self.thread: threading.Thread | None = None
         self.started: float | None = None
         self.log: deque[str] = deque(maxlen=LOG_LINES)
-        self.now = TaskView(
-            id=number,
-            request=replace(request, access=None),
-            key=source.key,
-            title=_title(request, source),
-            created=datetime.now(UTC),
-        )
-
-    @property
-    def state(self) -> TaskState:
-        return self.now.state
-
-    @property
-    def elapsed_s(self) -> float:
-        if self.started is None or self.state.final:
-            return self.now.elapsed_s
-        return time.monotonic() - self.started
-
-    def is_for(self, request: TaskRequest, source: Source) -> bool:
-        own = self.now.request
-        wanted = (source.key, request.kind, request.precision)
-        return (self.now.key, own.kind, own.precision) == wanted
-
-    def waits(self, kind: TaskKind) -> bool:
-        return self.state is TaskState.WAITING and self.now.request.kind is kind
 
     def change(self, **changes: Any) -> None:
         self.now = replace(self.now, **changes)
 
+    def elapsed_s(self) -> float:
+        if self.started is None or self.now.state.final:
+            return self.now.elapsed_s
+        return time.monotonic() - self.started
+
     def write(self, text: str) -> None:
-        minutes, seconds = divmod(int(self.elapsed_s), 60)
+        minutes, seconds = divmod(int(self.elapsed_s()), 60)
         self.log.append(f"{minutes:3d}:{seconds:02d}  {text}")
 
     def finish(self, state: TaskState) -> None:
-        self.change(elapsed_s=self.elapsed_s, state=state, memory_bytes=None)
+        self.change(elapsed_s=self.elapsed_s(), state=state, memory_bytes=None)
         self.access = None  # do not keep the token after use
 
     def view(self, place: int | None) -> TaskView:
-        return replace(self.now, place=place, elapsed_s=self.elapsed_s, log=tuple(self.log))
+        return replace(self.now, place=place, elapsed_s=self.elapsed_s(), log=tuple(self.log))
 
 
 class TaskQueue:
@@ -207,13 +188,21 @@ class TaskQueue:
         with self._lock:
             if self._closed:
                 raise BadRequestError("Paddock is closing. Start it again and retry.")
-            for task in self._tasks.values():
-                if not task.state.final and task.is_for(request, source):
-                    return task.now.id
-            task = _Task(next(self._numbers), request, source)
-            self._tasks[task.now.id] = task
+            for number, task in self._tasks.items():
+                own = (task.now.key, task.now.request.precision)
+                if own == (source.key, request.precision) and not task.now.state.final:
+                    return number
+            number, aim = next(self._numbers), request.precision
+            now = TaskView(
+                id=number,
+                request=replace(request, access=None),
+                key=source.key,
+                title=f"Convert {source.title} {aim.aim}" if aim else f"Download {source.title}",
+                created=datetime.now(UTC),
+            )
+            self._tasks[number] = _Task(now, source, request.access)
             self._start_waiting()
-        return task.now.id
+        return number
 
     def list(self) -> list[TaskView]:
         """Return all tasks, the newest first."""
@@ -242,13 +231,13 @@ class TaskQueue:
         """Remove a task that has ended; a waiting or running task stays."""
         with self._lock:
             task = self._tasks.get(number)
-            if task is not None and task.state.final:
+            if task is not None and task.now.state.final:
                 del self._tasks[number]
 
     def active(self) -> bool:
         """Return whether any task is waiting or running."""
         with self._lock:
-            return any(not task.state.final for task in self._tasks.values())
+            return any(not task.now.state.final for task in self._tasks.values())
 
     def close(self) -> None:
         """Stop all tasks, accept no new ones, and wait for the child processes to end."""
@@ -264,41 +253,39 @@ class TaskQueue:
     # Called with the lock held
 
     def _stop(self, task: _Task) -> None:
-        if task.state is TaskState.WAITING:
+        if task.now.state is TaskState.WAITING:
             task.finish(TaskState.STOPPED)
         task.cancel.set()
 
+    def _in_state(self, state: TaskState, kind: TaskKind) -> list[_Task]:
+        return [
+            task
+            for task in self._tasks.values()
+            if task.now.state is state and task.now.request.kind is kind
+        ]
+
     def _places(self) -> dict[int, int]:
-        places: dict[int, int] = {}
-        for kind in TaskKind:
-            waiting = [number for number, task in self._tasks.items() if task.waits(kind)]
-            places |= {number: place for place, number in enumerate(waiting, start=1)}
-        return places
+        return {
+            task.now.id: place
+            for kind in TaskKind
+            for place, task in enumerate(self._in_state(TaskState.WAITING, kind), start=1)
+        }
 
     def _start_waiting(self) -> None:
         """Start the next waiting task of each kind, if none of that kind is running."""
         for kind in TaskKind:
-            running = [task for task in self._tasks.values() if task.state is TaskState.RUNNING]
-            if any(task.now.request.kind is kind for task in running):
+            running = {each: self._in_state(TaskState.RUNNING, each) for each in TaskKind}
+            busy = {task.now.key for tasks in running.values() for task in tasks}
+            waiting = self._in_state(TaskState.WAITING, kind)
+            task = next((each for each in waiting if each.now.key not in busy), None)
+            if task is None or running[kind]:
                 continue
-            busy = {task.now.key for task in running}
-            for task in self._tasks.values():
-                if task.waits(kind) and task.now.key not in busy:
-                    self._start(task)
-                    break
-
-    def _start(self, task: _Task) -> None:
-        task.started = time.monotonic()
-        task.change(state=TaskState.RUNNING)
-        task.thread = threading.Thread(
-            target=self._run, args=(task,), name=f"task-{task.now.id}", daemon=True
-        )
-        task.thread.start()
-
-    def _remove_oldest(self) -> None:
-        final = [number for number, task in self._tasks.items() if task.state.final]
-        for number in final[:-FINISHED_KEPT]:
-            del self._tasks[number]
+            task.started = time.monotonic()
+            task.change(state=TaskState.RUNNING)
+            task.thread = threading.Thread(
+                target=self._run, args=(task,), name=f"task-{task.now.id}", daemon=True
+            )
+            task.thread.start()
 
     # Called in the task's thread
 
@@ -322,7 +309,9 @@ class TaskQueue:
             task.write(last)
             task.change(error=error, stored=stored)
             task.finish(state)
-            self._remove_oldest()
+            ended = [each.now.id for each in self._tasks.values() if each.now.state.final]
+            for number in ended[:-FINISHED_KEPT]:
+                del self._tasks[number]
             if not self._closed:
                 self._start_waiting()
 
@@ -358,9 +347,3 @@ class TaskQueue:
         return convert_in_process(
             task.source, request.precision, int4=request.int4, int8=request.int8, **options
         )
-
-
-def _title(request: TaskRequest, source: Source) -> str:
-    if request.precision is None:
-        return f"Download {source.title}"
-    return f"Convert {source.title} {request.precision.aim}"
