@@ -13,15 +13,11 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from core.store.progress import Transfer
-
-if TYPE_CHECKING:
-    import httpx
+from core.store.progress import Progress, ProgressCallback, Stage, Transfer
 
 CONNECT_TIMEOUT_S = 10.0
 SILENCE_TIMEOUT_S = 20.0
@@ -32,7 +28,6 @@ RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0, 8.0)
 number of retries."""
 
 _RETRIED_STATUS = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
-_BLOCK = 2**20
 _REPORT_INTERVAL_S = 0.25
 _RATE_WINDOW_S = 5.0
 _RATE_FIRST_S = 1.0
@@ -73,7 +68,7 @@ class Meter:
     """Counts the bytes of a download, and reports them four times a second."""
 
     def __init__(
-        self, files: tuple[RemoteFile, ...], folder: Path, report: Callable[[str, Transfer], None]
+        self, files: tuple[RemoteFile, ...], folder: Path, report: ProgressCallback
     ) -> None:
         """
         Args:
@@ -83,7 +78,10 @@ class Meter:
         """Current step, for the user."""
         self._report = report
         self._total = sum(file.size for file in files)
-        self._sizes = {file.name: min(_present(file, folder), file.size) for file in files}
+        self._sizes = {
+            file.name: min(_size(folder / file.name) or _size(folder / file.part_name), file.size)
+            for file in files
+        }
         self._received = 0
         self._samples = deque([(time.monotonic(), 0)])
         self._reported_at = float("-inf")
@@ -109,7 +107,8 @@ class Meter:
         seconds, received = now - samples[0][0], self._received - samples[0][1]
         rate = received / seconds if seconds >= _RATE_FIRST_S else None
         self._reported_at = now
-        self._report(self.message, Transfer(self._total - self.missing, self._total, rate))
+        transfer = Transfer(self._total - self.missing, self._total, rate)
+        self._report(Progress(Stage.FETCHING, self.message, None, transfer))
 
 
 def fetch_file(file: RemoteFile, folder: Path, headers: dict[str, str], meter: Meter) -> None:
@@ -126,7 +125,7 @@ def fetch_file(file: RemoteFile, folder: Path, headers: dict[str, str], meter: M
     """
     place, part = folder / file.name, folder / file.part_name
     if place.is_file():
-        if _is_valid(place, file):
+        if (file.sha256 or file.git_sha1) and _is_valid(place, file):
             meter.set_size(file.name, file.size)
             return
         place.unlink()
@@ -149,136 +148,80 @@ def _complete(file: RemoteFile, part: Path, headers: dict[str, str], meter: Mete
     from huggingface_hub.errors import HfHubHTTPError
 
     part.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("r+b" if part.is_file() else "x+b", buffering=0) as handle:
-        partial = _PartialFile(file, handle, meter)
+    with part.open("ab", buffering=0) as handle:
         failures = 0
-        while partial.size < file.size:
-            before = partial.size
+        while (before := _size(part)) < file.size:
+            cause: Exception | None = None
             try:
-                _receive(partial, file, headers)
-                cause: Exception | None = None
+                _receive(file, handle, headers, meter)
             except httpx.TransportError as error:
                 cause = error
             except HfHubHTTPError as error:
                 if error.response.status_code not in _RETRIED_STATUS:
                     raise
                 if error.response.status_code == 416:
-                    partial.restart()
+                    handle.truncate(0)
                 cause = error
-            if partial.size >= file.size:
+            if (now := _size(part)) >= file.size:
                 break
-            failures = 1 if partial.size > before else failures + 1
+            failures = 1 if now > before else failures + 1
             if failures > len(RETRY_WAITS_S):
                 raise BrokenDownload(file.name) from cause
-            _wait_before_retry(file.name, RETRY_WAITS_S[failures - 1], meter)
-        if not partial.is_valid():
-            raise ChecksumMismatch(file.name)
+            seconds, message = RETRY_WAITS_S[failures - 1], meter.message
+            meter.message = (
+                f"The connection broke while downloading {file.name}. Retrying in {seconds:.0f} s."
+            )
+            meter.report()
+            time.sleep(seconds)
+            meter.message = message
         os.fsync(handle.fileno())  # before the rename: a named file is complete after a power cut
+    if not _is_valid(part, file):
+        raise ChecksumMismatch(file.name)
 
 
-def _wait_before_retry(name: str, seconds: float, meter: Meter) -> None:
-    before = meter.message
-    meter.message = f"The connection broke while downloading {name}. Retrying in {seconds:.0f} s."
-    meter.report()
-    time.sleep(seconds)
-    meter.message = before
-
-
-def _receive(partial: _PartialFile, file: RemoteFile, headers: dict[str, str]) -> None:
+def _receive(file: RemoteFile, handle: FileIO, headers: dict[str, str], meter: Meter) -> None:
     """Send one request and append the response to the partial file."""
     import httpx
     from huggingface_hub.utils import get_session, hf_raise_for_status
 
+    size = os.fstat(handle.fileno()).st_size
     headers = headers | {"Accept-Encoding": "identity"}
-    if partial.size:
-        headers["Range"] = f"bytes={partial.size}-"
+    if size:
+        headers["Range"] = f"bytes={size}-"
     timeout = httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     with get_session().stream(
         "GET", file.url, headers=headers, timeout=timeout, follow_redirects=True
     ) as response:
         hf_raise_for_status(response)
-        if partial.size and not _continues_at(response, partial.size):
-            partial.restart()
-            if response.status_code == 206:
+        partial = response.status_code == 206
+        resumed = response.headers.get("Content-Range", "").startswith(f"bytes {size}-")
+        if size and not (partial and resumed):
+            size = handle.truncate(0)
+            meter.set_size(file.name, 0)
+            if partial:
                 raise httpx.RemoteProtocolError("the server sent another range than requested")
         for chunk in response.iter_bytes():
-            partial.append(chunk)
-
-
-def _continues_at(response: httpx.Response, offset: int) -> bool:
-    content_range = response.headers.get("Content-Range", "")
-    return response.status_code == 206 and content_range.startswith(f"bytes {offset}-")
-
-
-class _PartialFile:
-    """A partial file and the checksum of its content."""
-
-    def __init__(self, file: RemoteFile, handle: Any, meter: Meter) -> None:
-        self._file = file
-        self._handle = handle
-        self._meter = meter
-        self._digest = _Digest(file)
-        self.size = 0
-        while block := handle.read(_BLOCK):
-            self._digest.update(block)
-            self.size += len(block)
-        if self.size > file.size:
-            self.restart()
-        meter.set_size(file.name, self.size)
-
-    def append(self, chunk: bytes) -> None:
-        if self.size + len(chunk) > self._file.size:
-            raise ChecksumMismatch(self._file.name)
-        rest = memoryview(chunk)
-        while rest:  # write() of an unbuffered file may write only a part
-            rest = rest[self._handle.write(rest) :]
-        self._digest.update(chunk)
-        self.size += len(chunk)
-        self._meter.set_size(self._file.name, self.size, received=len(chunk))
-
-    def restart(self) -> None:
-        """Start again at the first byte, because the server cannot resume."""
-        self._handle.seek(0)
-        self._handle.truncate()
-        self._digest = _Digest(self._file)
-        self.size = 0
-        self._meter.set_size(self._file.name, 0)
-
-    def is_valid(self) -> bool:
-        return self.size == self._file.size and self._digest.is_valid()
-
-
-class _Digest:
-    """The checksum that the hub reports for a file; without one, any content is valid."""
-
-    def __init__(self, file: RemoteFile) -> None:
-        self._expected = file.sha256 or file.git_sha1
-        if file.sha256:
-            self._hash = hashlib.sha256()
-        else:
-            self._hash = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
-
-    def update(self, block: bytes) -> None:
-        if self._expected:
-            self._hash.update(block)
-
-    def is_valid(self) -> bool:
-        return self._expected in (None, self._hash.hexdigest())
+            size += len(chunk)
+            if size > file.size:
+                raise ChecksumMismatch(file.name)
+            rest = memoryview(chunk)
+            while rest:  # write() of an unbuffered file may write only a part
+                rest = rest[handle.write(rest) :]
+            meter.set_size(file.name, size, received=len(chunk))
 
 
 def _is_valid(path: Path, file: RemoteFile) -> bool:
-    """Return whether a file from an earlier attempt still has the content on the hub."""
-    if _size(path) != file.size or not (file.sha256 or file.git_sha1):
-        return False
-    digest = _Digest(file)
-    with path.open("rb") as handle:
-        while block := handle.read(_BLOCK):
-            digest.update(block)
-    return digest.is_valid()
-
-
-def _present(file: RemoteFile, folder: Path) -> int:
-    return _size(folder / file.name) or _size(folder / file.part_name)
+    """Return whether a file has the size and, if the hub reports one, the checksum on the hub."""
+    expected = file.sha256 or file.git_sha1
+    if _size(path) != file.size or expected is None:
+        return _size(path) == file.size
+    begin = b"" if file.sha256 else b"blob %d\0" % file.size
+    kind = "sha256" if file.sha256 else "sha1"
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(
+            content, lambda: hashlib.new(kind, begin, usedforsecurity=False)
+        )
+    return digest.hexdigest() == expected
 
 
 def _size(path: Path) -> int:

@@ -29,7 +29,7 @@ from core.store.hub_listing import (
     remove_stale_files,
     request_headers,
 )
-from core.store.progress import Progress, ProgressCallback, Stage, Transfer
+from core.store.progress import Progress, ProgressCallback, Stage
 from core.store.weights import IR_XML, WeightReport, read_graph
 
 COMPLETE_MARK = "paddock-download.json"
@@ -181,22 +181,26 @@ def fetch(
     if done is not None:
         return done
     access = _checked(hub_id, access)
-
-    def report(message: str, transfer: Transfer) -> None:
-        on_progress(Progress(Stage.FETCHING, message, None, transfer))
-
     on_progress(Progress(Stage.FETCHING, f"Listing the files of {hub_id}.", None))
     with readable_errors(hub_id, access):
         model = list_files(hub_id, access)
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale_files(folder, model.needed)
-        meter = Meter(model.needed, folder, report)
-        _check_space(hub_id, folder, meter.missing)
+        meter = Meter(model.needed, folder, on_progress)
+        free = free_bytes(folder)
+        if meter.missing > free:
+            raise DiskFullError(
+                f"Downloading {hub_id} needs {meter.missing / 1e9:.1f} GB more and the disk has "
+                f"{free / 1e9:.1f} GB free. Free disk space, or set PADDOCK_HOME to a larger disk."
+            )
         for file in model.needed:
             meter.message = f"Downloading {hub_id} ({file.name})."
             fetch_file(file, folder, request_headers(access), meter)
         meter.report()
-        _write_mark(folder, model)
+        beside = folder / f"{COMPLETE_MARK}.new"
+        mark = {"revision": model.revision, "files": model.files}
+        beside.write_text(json.dumps(mark), encoding="utf-8")
+        beside.replace(folder / COMPLETE_MARK)
     return Download(folder, model.revision)
 
 
@@ -250,19 +254,3 @@ def _is_web_address(text: str) -> bool:
         return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
     except ValueError:
         return False
-
-
-def _check_space(hub_id: str, folder: Path, needed: int) -> None:
-    free = free_bytes(folder)
-    if needed > free:
-        raise DiskFullError(
-            f"Downloading {hub_id} needs {needed / 1e9:.1f} GB more and the disk has "
-            f"{free / 1e9:.1f} GB free. Free disk space, or set PADDOCK_HOME to a larger disk."
-        )
-
-
-def _write_mark(folder: Path, model: HubModel) -> None:
-    beside = folder / f"{COMPLETE_MARK}.new"
-    mark = {"revision": model.revision, "files": model.files}
-    beside.write_text(json.dumps(mark), encoding="utf-8")
-    beside.replace(folder / COMPLETE_MARK)
