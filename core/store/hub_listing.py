@@ -20,7 +20,7 @@ from core.store.gguf.hub_files import (
 )
 from core.store.gguf.summary import GgufSummary, summarise
 from core.store.model_files import ModelFiles
-from core.store.supported import check_card, check_supported, has_whole_model
+from core.store.supported import check_kind, check_supported, has_whole_model
 from core.store.weights import WeightReport
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def list_files(hub_id: str, access: HubAccess) -> HubModel:
     )
     choices = [] if selector else _only_gguf(repository)
     if selector or choices:
-        check_card(files)
+        check_kind(files)
     if selector:
         return _list_gguf(repository, selector, gated=bool(info.gated))
     if choices:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
+
+from core.errors import CorruptModelError, NotAModelError
 
 TOKENIZERS = {
     "tokenizer.json": "Hugging Face tokenizers",
@@ -92,6 +94,26 @@ class ModelFiles:
     ``library_name``."""
     ir_first: bool = False
     """Use an OpenVINO IR even if there is a checkpoint, too."""
+
+    def json(self, name: str) -> dict[str, Any] | None:
+        """Return a JSON object; None if there is no such file, or it may not be read yet.
+
+        Raises:
+            CorruptModelError: it is something else.
+        """
+        content = self.read(name) if name in self.names else None
+        if content is not None and not isinstance(content, dict):
+            raise CorruptModelError(
+                f"{name} of {self.name} is not a JSON object. Download or copy it again."
+            )
+        return content
+
+    def refuse(self, what: str, advice: str) -> NoReturn:
+        """
+        Raises:
+            NotAModelError: with this predicate and this sentence.
+        """
+        raise NotAModelError(f"{self.name} {what}. {advice}")
 
 
 def other_format(name: str) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal, NoReturn
 
-from core.errors import CorruptModelError, NotAModelError
+from core.errors import CorruptModelError
 from core.store.architectures import EXPORTED, cannot_export, known_to_transformers
 from core.store.model_files import (
     IR_TOKENIZER_FILES,
@@ -89,21 +89,21 @@ def check_supported(files: ModelFiles) -> Selection:
     """
     names = files.names
     _check_not_an_adapter(files)
-    _check_other_kinds(files)
+    check_kind(files)
     weights, index, problem = _weights(files)
     if not weights and _irs(names):
         _refuse_other_ir(files)
     if "config.json" not in names:
-        _refuse_without_config(files, has_weights=bool(weights))
-    config = _object(files, "config.json")
+        _refuse_incomplete(files, has_weights=bool(weights))
+    config = files.json("config.json")
     is_ir = bool(weights) and weights[0] == IR_XML
     if config is not None:
         _check_config(files, config, is_ir=is_ir)
         _check_tokenizer_code(files, config)
+    if problem is not None:
+        raise problem
     if not weights:
-        if problem is not None:
-            raise problem
-        _refuse_without_weights(files)
+        _refuse_incomplete(files, has_weights=False)
     _check_tokenizer(files, config)
     others = _others(files, is_ir=is_ir) | index
     return Selection("ir" if is_ir else "checkpoint", weights, tuple(sorted(others)), config)
@@ -128,20 +128,6 @@ def has_whole_model(names: Iterable[str]) -> bool:
     return any(_WHOLE_MODEL.fullmatch(name) for name in names)
 
 
-def _refuse(files: ModelFiles, what: str, advice: str) -> NoReturn:
-    raise NotAModelError(f"{files.name} {what}. {advice}")
-
-
-def _object(files: ModelFiles, name: str) -> dict[str, Any] | None:
-    """Return a JSON object, or None if it may not be read yet."""
-    content = files.read(name)
-    if content is not None and not isinstance(content, dict):
-        raise CorruptModelError(
-            f"{name} of {files.name} is not a JSON object. Download or copy it again."
-        )
-    return content
-
-
 # Other kinds of models, by their files
 
 
@@ -153,7 +139,7 @@ def _check_not_an_adapter(files: ModelFiles) -> None:
     if "config.json" in names and "adapter_config.json" not in names:
         return
     described = next((name for name in found if name.endswith("config.json")), None)
-    adapter = (_object(files, described) if described else None) or {}
+    adapter = (files.json(described) if described else None) or {}
     base = str(adapter.get("base_model_name_or_path") or adapter.get("model_name") or "")
     if base.count("/") != 1 or base.startswith((".", "/")):  # a folder of its maker
         base = _original(files) or base
@@ -162,36 +148,28 @@ def _check_not_an_adapter(files: ModelFiles) -> None:
     if "LORA" in kind.upper() or kind == "IA3":
         advice += ", or a version with the adapter merged into it"
     kind = "LoRA" if kind.upper() == "LORA" else kind
-    _refuse(files, f"is an adapter ({kind}), not a whole model", f"{advice}.")
+    files.refuse(f"is an adapter ({kind}), not a whole model", f"{advice}.")
 
 
-def check_card(files: ModelFiles) -> None:
+def check_kind(files: ModelFiles) -> None:
     """
     Raises:
-        NotAModelError: by its card, the model writes no text.
+        NotAModelError: by its card or its files, the model writes no text.
     """
-    card = files.card()
+    names, card = files.names, files.card()
     task, library = str(card.get("pipeline_tag")), card.get("library_name")
     kind = _OTHER_TASKS.get(task)
     if library == "sentence-transformers":
         kind = _RERANKING if task in ("text-ranking", "text-classification") else _EMBEDDING
-    if kind is not None:
-        _refuse(files, f"is {kind}", "Choose an instruction model.")
-
-
-def _check_other_kinds(files: ModelFiles) -> None:
-    names = files.names
     if "model_index.json" in names and "config.json" not in names:
-        _refuse(
-            files,
-            "is a Diffusers pipeline, which makes images or sounds",
-            "Choose an instruction model.",
-        )
-    check_card(files)
-    if names & {"modules.json", "config_sentence_transformers.json"} or any(
-        name.startswith("1_Pooling/") for name in names
+        kind = "a Diffusers pipeline, which makes images or sounds"
+    elif kind is None and (
+        names & {"modules.json", "config_sentence_transformers.json"}
+        or any(name.startswith("1_Pooling/") for name in names)
     ):
-        _refuse(files, f"is {_EMBEDDING}", "Choose an instruction model.")
+        kind = _EMBEDDING
+    if kind is not None:
+        files.refuse(f"is {kind}", "Choose an instruction model.")
 
 
 def _irs(names: frozenset[str]) -> list[str]:
@@ -206,25 +184,21 @@ def _irs(names: frozenset[str]) -> list[str]:
 
 
 def _refuse_other_ir(files: ModelFiles) -> NoReturn:
-    irs, config = _irs(files.names), None
-    if "config.json" in files.names:
-        config = _object(files, "config.json")
-    kind = _other_kind(config or {}, files.names)
+    irs = _irs(files.names)
+    kind = _other_kind(files.json("config.json") or {}, files.names)
     if kind is not None:
-        _refuse(files, f"is {kind}, not a causal language model", "Choose a text-only model.")
+        files.refuse(f"is {kind}, not a causal language model", "Choose a text-only model.")
     if IR_XML in irs:
         raise CorruptModelError(
             f"{IR_BIN} is missing in {files.name}. Convert or copy the model again."
         )
     if len(irs) > 1:
-        _refuse(
-            files,
+        files.refuse(
             f"consists of several OpenVINO models ({irs[0]}, {irs[1]}), so it is not a causal "
             "language model",
             f"Choose a model with one {IR_XML}.",
         )
-    _refuse(
-        files,
+    files.refuse(
         f"contains an OpenVINO model under another name ({irs[0]})",
         f"Paddock reads {IR_XML} and {IR_BIN} at the top of a folder: copy them there under "
         "these names.",
@@ -239,8 +213,7 @@ def _refuse_gguf(files: ModelFiles) -> None:
     found = sorted(name for name in files.names if _GGUF.search(name))
     for name in found:
         if not name.lower().endswith(".gguf"):  # .gguf.part1of2, .gguf-split-a
-            _refuse(
-                files,
+            files.refuse(
                 f"contains a GGUF file in pieces ({name})",
                 "Join the pieces in their order into one file, for example with cat.",
             )
@@ -252,57 +225,41 @@ def _refuse_gguf(files: ModelFiles) -> None:
                 "again."
             )
     if found and not any(is_model(PurePosixPath(name).name) for name in found):
-        _refuse(
-            files,
+        files.refuse(
             f"contains a projector, calibration data or an adapter ({found[0]}), but no model",
             "Add the GGUF file of the model, or choose the model's repository.",
         )
     if found:
-        _refuse(files, f"contains a GGUF file ({found[0]})", "Specify the path of that file.")
+        files.refuse(f"contains a GGUF file ({found[0]})", "Specify the path of that file.")
 
 
-def _refuse_without_config(files: ModelFiles, *, has_weights: bool) -> NoReturn:
+def _refuse_incomplete(files: ModelFiles, *, has_weights: bool) -> NoReturn:
+    """Say why the configuration or the weights cannot be found."""
     _refuse_gguf(files)
-    found = None if has_weights else _first_other_format(files.names)
-    if found is not None:
-        _refuse_format(files, *found)
-    _refuse(
-        files,
-        "contains no config.json, so it is not a supported model",
-        "Specify the folder or the original repository with the model's config.json and weights.",
-    )
-
-
-def _refuse_without_weights(files: ModelFiles) -> NoReturn:
-    names = files.names
-    _refuse_gguf(files)
-    unlisted = sorted(name for name in names if name.endswith(".safetensors"))
-    ours = [name for name in unlisted if other_format(name) is None]
-    if ours:
-        _refuse(
-            files,
-            f"contains safetensors, such as {ours[0]}, that are neither named model.safetensors "
-            "nor listed in a model.safetensors.index.json",
+    names, has_config = sorted(files.names), "config.json" in files.names
+    formats = [(text, name) for name in names if (text := other_format(name))]
+    unlisted = [n for n in names if n.endswith(".safetensors") and other_format(n) is None]
+    if has_config and unlisted:
+        files.refuse(
+            f"contains safetensors, such as {unlisted[0]}, that are neither named "
+            "model.safetensors nor listed in a model.safetensors.index.json",
             "Choose the original repository of the model, or add the index.",
         )
-    if (found := _first_other_format(names)) is not None:
-        _refuse_format(files, *found)
-    _refuse(
-        files,
+    if formats and not has_weights:
+        text, name = formats[0]
+        files.refuse(
+            f"contains only {text} ({name}), which is not supported",
+            "Choose a repository or folder with safetensors, an OpenVINO model or a GGUF file.",
+        )
+    if not has_config:
+        files.refuse(
+            "contains no config.json, so it is not a supported model",
+            "Specify the folder or the original repository with the model's config.json and "
+            "weights.",
+        )
+    files.refuse(
         "contains neither safetensors, nor pytorch_model.bin, nor OpenVINO weights",
         "Choose the original repository of the model, or copy the weights into the folder.",
-    )
-
-
-def _first_other_format(names: frozenset[str]) -> tuple[str, str] | None:
-    return next(((name, text) for name in sorted(names) if (text := other_format(name))), None)
-
-
-def _refuse_format(files: ModelFiles, name: str, text: str) -> NoReturn:
-    _refuse(
-        files,
-        f"contains only {text} ({name}), which is not supported",
-        "Choose a repository or folder with safetensors, an OpenVINO model or a GGUF file.",
     )
 
 
@@ -320,12 +277,11 @@ def _check_tokenizer(files: ModelFiles, config: dict[str, Any] | None) -> None:
     if found:
         reads = f"reads {', '.join(sorted(read))}" if read else "does not read it"
         why = f"its tokenizer class {kind} {reads}" if kind else "it names no tokenizer class"
-        _refuse(files, f"has a tokenizer in {TOKENIZERS[found[0]]} ({found[0]}), but {why}", advice)
+        files.refuse(f"has a tokenizer in {TOKENIZERS[found[0]]} ({found[0]}), but {why}", advice)
     for name in sorted(names):
         if (text := other_tokenizer(name)) is not None:
-            _refuse(files, f"has a tokenizer in {text} ({name}), which is not supported", advice)
-    _refuse(
-        files,
+            files.refuse(f"has a tokenizer in {text} ({name}), which is not supported", advice)
+    files.refuse(
         "contains no tokenizer",
         "Copy the model's tokenizer.json (or tokenizer.model) and tokenizer_config.json into it, "
         "or choose the original repository.",
@@ -336,8 +292,7 @@ def _tokenizer_class(files: ModelFiles, config: Mapping[str, Any]) -> tuple[str,
     """Return the tokenizer's class, empty if it is not named, and the files that it reads."""
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
-    name = "tokenizer_config.json"
-    settings = (_object(files, name) if name in files.names else None) or {}
+    settings = files.json("tokenizer_config.json") or {}
     given = settings.get("tokenizer_class") or config.get("tokenizer_class")
     given = str(given or TOKENIZER_MAPPING_NAMES.get(config["model_type"]) or "")
     kind = _transformers_class(given)
@@ -365,15 +320,13 @@ def _check_config(files: ModelFiles, config: dict[str, Any], *, is_ir: bool) -> 
         causal = True
     if kind is not None or (architectures and not causal):
         kind = kind or f"a {architectures[0]}"
-        _refuse(
-            files,
+        files.refuse(
             f"is {kind}, not a causal language model",
             "Choose a text-only model whose architecture ends in ForCausalLM.",
         )
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
-        _refuse(
-            files,
+        files.refuse(
             "has a config.json without model_type, so it is not a supported language model",
             "Choose a model that transformers supports.",
         )
@@ -381,20 +334,17 @@ def _check_config(files: ModelFiles, config: dict[str, Any], *, is_ir: bool) -> 
         _check_not_quantised(files, config)
     exported = model_type in EXPORTED
     if config.get("auto_map") and not exported and not known_to_transformers(model_type):
-        _refuse(
-            files,
+        files.refuse(
             "requires its own Python code (trust_remote_code), which Paddock never runs",
             "Choose a model whose architecture is part of transformers.",
         )
     if not is_ir and not exported:
-        _refuse(
-            files,
+        files.refuse(
             f"has the architecture {model_type!r}, which {cannot_export(model_type)}",
             "Choose another model, or one that is published as an OpenVINO model.",
         )
     if not is_ir and architectures and not has_class_of(model_type, architectures):
-        _refuse(
-            files,
+        files.refuse(
             f"has the class {architectures[0]}, which is not that of its architecture "
             f"{model_type!r} in transformers",
             "Choose a model whose architecture is part of transformers.",
@@ -447,12 +397,11 @@ def _check_not_quantised(files: ModelFiles, config: Mapping[str, Any]) -> None:
     elif config.get("quip_params"):
         method = "QuIP#"
     elif own is not None:
-        method = _quantiser(_object(files, own) or {}, _QUANTISER_FILES[own])
+        method = _quantiser(files.json(own) or {}, _QUANTISER_FILES[own])
     if method is None:
         return
     original = _original(files)
-    _refuse(
-        files,
+    files.refuse(
         f"is quantised with {method}, and these weights cannot be converted",
         f"Use {original}, the model from which it was made."
         if original
@@ -480,29 +429,22 @@ def _original(files: ModelFiles) -> str | None:
 
 
 def _check_tokenizer_code(files: ModelFiles, config: Mapping[str, Any]) -> None:
-    if "tokenizer_config.json" not in files.names:
-        return
-    settings = files.read("tokenizer_config.json")
-    if not isinstance(settings, dict):
-        return  # loading the tokenizer reports the error
+    settings = files.json("tokenizer_config.json") or {}
     code = settings.get("auto_map")
     if isinstance(code, dict):
         code = code.get("AutoTokenizer")
-    if code and not _has_own_tokenizer(config, str(settings.get("tokenizer_class"))):
-        _refuse(
-            files,
+    if not code:
+        return
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+    # Transformers has tokenizers for some models that also come with code for one.
+    own = TOKENIZER_MAPPING_NAMES.get(config["model_type"])
+    if not own and _transformers_class(str(settings.get("tokenizer_class"))) is None:
+        files.refuse(
             "has a tokenizer that requires its own Python code (trust_remote_code), which Paddock "
             "never runs",
             "Choose a model whose tokenizer is part of transformers.",
         )
-
-
-def _has_own_tokenizer(config: Mapping[str, Any], name: str) -> bool:
-    """Return whether transformers has a tokenizer for a model that also comes with code for one."""
-    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
-
-    known = TOKENIZER_MAPPING_NAMES.get(config["model_type"])
-    return bool(known) or _transformers_class(name) is not None
 
 
 # The weights
@@ -540,7 +482,7 @@ def _weights(
 
 def _shards(files: ModelFiles, index: str) -> set[str]:
     """Return the weight files that an index lists; none if it may not be read yet."""
-    content = _object(files, index)
+    content = files.json(index)
     if content is None:
         return set()
     weight_map = content.get("weight_map")
