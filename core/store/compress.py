@@ -78,12 +78,21 @@ def compress(
     Raises:
         ConversionError: compression failed.
     """
-    with (
-        mapped_files_released(source),
-        as_conversion_error("Weight compression", _nncf_errors()),
-    ):
-        import nncf
+    import nncf
+
+    errors = (
+        nncf.InternalError,
+        nncf.InvalidGroupSizeError,
+        nncf.ParameterNotSupportedError,
+        nncf.UnsupportedModelError,
+        nncf.ValidationError,
+    )
+    with mapped_files_released(source), as_conversion_error("Weight compression", errors):
         import openvino
+        from nncf.quantization.advanced_parameters import (
+            AdvancedCompressionParameters,
+            GroupSizeFallbackMode,
+        )
 
         model = openvino.Core().read_model(source / IR_XML)
         modes = nncf.CompressWeightsMode
@@ -101,9 +110,16 @@ def compress(
                 subset_size=max(len(texts), 1),
                 scale_estimation=bool(data),
                 awq=settings.awq,
-                advanced_parameters=_group_fallback(),
+                advanced_parameters=AdvancedCompressionParameters(
+                    group_size_fallback_mode=GroupSizeFallbackMode.ADJUST,
+                    min_adjusted_group_size=SMALLEST_GROUP,
+                ),
             )
-        _let_runtime_choose_kv_precision(compressed)
+        # Optimum removes the exporter's request for an FP16 KV cache, too, when it compresses.
+        if compressed.has_rt_info(["runtime_options", "KV_CACHE_PRECISION"]):
+            options = compressed.get_rt_info("runtime_options").value
+            options.pop("KV_CACHE_PRECISION")
+            compressed.set_rt_info(options, "runtime_options")
         openvino.save_model(compressed, target / IR_XML, compress_to_fp16=False)
 
 
@@ -168,35 +184,3 @@ def _inputs(folder: Path, model: Any, texts: tuple[str, ...]) -> list[dict[str, 
         }
         inputs.append({name: value for name, value in values.items() if name in names})
     return inputs
-
-
-def _group_fallback() -> Any:
-    from nncf.quantization.advanced_parameters import (
-        AdvancedCompressionParameters,
-        GroupSizeFallbackMode,
-    )
-
-    return AdvancedCompressionParameters(
-        group_size_fallback_mode=GroupSizeFallbackMode.ADJUST,
-        min_adjusted_group_size=SMALLEST_GROUP,
-    )
-
-
-def _let_runtime_choose_kv_precision(model: Any) -> None:
-    """Remove the exporter's request for an FP16 KV cache, as Optimum does when it compresses."""
-    if model.has_rt_info(["runtime_options", "KV_CACHE_PRECISION"]):
-        options = model.get_rt_info("runtime_options").value
-        options.pop("KV_CACHE_PRECISION")
-        model.set_rt_info(options, "runtime_options")
-
-
-def _nncf_errors() -> tuple[type[Exception], ...]:
-    import nncf
-
-    return (
-        nncf.InternalError,
-        nncf.InvalidGroupSizeError,
-        nncf.ParameterNotSupportedError,
-        nncf.UnsupportedModelError,
-        nncf.ValidationError,
-    )
