@@ -61,37 +61,22 @@ class Folders:
             lock.release()
 
     @contextmanager
-    def lock_all(self, key: str, what: str) -> Iterator[None]:
-        """Hold all locks of a model, including that of its download.
-
-        Args:
-            what: subject of the error message: "The download of org/name".
+    def try_lock(self, key: str, *precisions: Precision | None) -> Iterator[bool]:
+        """Hold these locks if all are free; the value is whether they were.
 
         Raises:
-            ModelBusyError: the model is being downloaded or converted.
+            ConversionError: the home folder is not writable.
         """
         with ExitStack() as held:
             try:
-                for precision in (None, *Precision):
+                for precision in precisions:
                     held.enter_context(self._lock(key, precision).acquire(timeout=0))
-            except Timeout as error:
-                raise ModelBusyError(
-                    f"{what} is in use by a download or a conversion. Stop it first, or wait "
-                    "until it ends."
-                ) from error
+            except Timeout:
+                held.close()
+                yield False
+                return
             except OSError as error:
                 raise self._unwritable(error) from error
-            yield
-
-    @contextmanager
-    def try_lock(self, key: str, precision: Precision) -> Iterator[bool]:
-        """Hold the lock if it is free; the value is whether it was."""
-        try:
-            lock = self._lock(key, precision).acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        with lock:
             yield True
 
     def remove_leftovers(self, key: str, precision: Precision) -> None:

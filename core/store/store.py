@@ -334,8 +334,6 @@ class ModelStore:
         with self._folders.try_lock(key, precision) as idle:
             if idle:
                 self._folders.remove_leftovers(key, precision)
-            else:
-                log.debug("%s %s is being converted by another process", key, precision)
 
     def clean_up_all(self) -> int:
         """Remove files left by killed conversions of any model, and return the bytes freed."""
@@ -380,7 +378,12 @@ class ModelStore:
         if key not in {download.key for download in self.downloads()}:
             return 0  # also for paths outside the downloads, such as ".."
         folder = self.settings.downloads_dir / key
-        with self._folders.lock_all(key, f"The download of {key}"):
+        with self._folders.try_lock(key, None, *Precision) as idle:
+            if not idle:
+                raise ModelBusyError(
+                    f"The download of {key} is in use by a download or a conversion. Stop it "
+                    "first, or wait until it ends."
+                )
             return remove_folder(folder, "files")
 
 
