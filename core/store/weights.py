@@ -233,23 +233,6 @@ class _Graph:
                     ahead.append(target)
         return False
 
-    def multiplied_bytes(self) -> int:
-        """Return the bytes of constants from which alone an input of a MatMul is computed."""
-        parts = {number: frozenset([number]) for number in self.constants}
-        for layer in self.types:
-            sources = self.producers.get(layer, {}).values()
-            if sources and all(source in parts for source in sources):
-                parts[layer] = frozenset().union(*(parts[source] for source in sources))
-        read: frozenset[str] = frozenset().union(
-            *(
-                parts.get(source, frozenset())
-                for layer, kind in self.types.items()
-                if kind == "MatMul"
-                for source in self.producers.get(layer, {}).values()
-            )
-        )
-        return sum(self.constants[number].bytes for number in read)
-
 
 @dataclass
 class _Weights:
@@ -272,12 +255,16 @@ class _Weights:
         return self.constant.count // self.scale.count
 
 
-def _weights(graph: _Graph) -> list[_Weights]:
-    """Return the weights of a graph, without scales and zero points."""
+def _weights(graph: _Graph) -> tuple[list[_Weights], int]:
+    """Return the weights of a graph, without scales and zero points, and the bytes of the constants
+    from which alone an input of a MatMul is computed."""
     found = {number: _Weights(constant) for number, constant in graph.constants.items()}
     main = {number: number for number in found}
     """The constant with the weights, for each layer that depends on constants only."""
+    parts = {number: {number} for number in found}
+    """The constants that are computed together with it."""
     auxiliary: set[str] = set()
+    multiplied: set[str] = set()
     for layer, kind in graph.types.items():
         inputs = graph.producers.get(layer, {})
         if not inputs or any(source not in main for source in inputs.values()):
@@ -294,6 +281,7 @@ def _weights(graph: _Graph) -> list[_Weights]:
                     found[chosen].zero_point = found[other].constant.count > 1
         elif kind == "Reshape":
             found[chosen].grouped = True
+        parts[chosen].update(*(parts[each] for each in mains))
         main[layer] = chosen
     for layer, kind in graph.types.items():
         if layer in main:
@@ -302,15 +290,18 @@ def _weights(graph: _Graph) -> list[_Weights]:
             if source not in main:
                 continue
             weights = found[main[source]]
+            if kind == "MatMul":
+                multiplied |= parts[main[source]]
             if kind == "Gather" and port == 0:
                 weights.role = "embedding"
             elif kind in _MATRIX_PRODUCTS and weights.role != "embedding":
                 weights.role = "output" if graph.is_output(layer) else "layer"
-    return [
+    weights = [
         weights
         for number, weights in found.items()
         if number not in auxiliary and weights.constant.element_type not in INDEX_TYPES
     ]
+    return weights, sum(graph.constants[number].bytes for number in multiplied)
 
 
 def read_weights(folder: Path) -> WeightReport:
@@ -360,12 +351,22 @@ def _report(xml: Path, _size: int, _mtime_ns: int) -> WeightReport:
         raise ValueError("no <net> element with layers")
     # The graphs of loops and branches number their layers on their own.
     graphs = [_Graph(each) for each in root.iter() if each.find("layers") is not None]
+    model, states = graphs[0], ()
+    if _ATTENTION in model.types.values():  # else KV caches look like other states
+        states = tuple(
+            name for layer, name in model.states.items() if not model.is_attention_cache(layer)
+        )
+    cache = Cache.STATE
+    if not model.states:
+        others = [names for names in model.inputs if not set(names.split()) & _INPUTS]
+        cache = Cache.INPUTS if others else Cache.NONE
     types: Counter[str] = Counter()
     formats: Counter[str] = Counter()
     groups: Counter[int] = Counter()
     layers: Counter[bool] = Counter()
     symmetric = True
-    for weights in (each for graph in graphs for each in _weights(graph)):
+    found = [_weights(graph) for graph in graphs]
+    for weights in (each for of_graph, _ in found for each in of_graph):
         constant, scale = weights.constant, weights.scale
         types[constant.element_type] += constant.count
         formats[format_of(constant.element_type, scale and scale.element_type)] += constant.count
@@ -388,26 +389,11 @@ def _report(xml: Path, _size: int, _mtime_ns: int) -> WeightReport:
             and note.attrib.get("value") == "True"
         ),
         bytes=max((each.end for graph in graphs for each in graph.constants.values()), default=0),
-        multiplied_bytes=graphs[0].multiplied_bytes(),
-        other_states=_other_states(graphs[0]),
-        cache=_cache(graphs[0]),
-        outputs=frozenset(graphs[0].outputs),
+        multiplied_bytes=found[0][1],
+        other_states=states,
+        cache=cache,
+        outputs=frozenset(model.outputs),
     )
-
-
-def _other_states(graph: _Graph) -> tuple[str, ...]:
-    if _ATTENTION not in graph.types.values():
-        return ()  # KV caches cannot be distinguished from other states
-    return tuple(
-        name for layer, name in graph.states.items() if not graph.is_attention_cache(layer)
-    )
-
-
-def _cache(graph: _Graph) -> Cache:
-    if graph.states:
-        return Cache.STATE
-    others = [names for names in graph.inputs if not set(names.split()) & _INPUTS]
-    return Cache.INPUTS if others else Cache.NONE
 
 
 def check_cache(name: Path | str, report: WeightReport) -> None:
