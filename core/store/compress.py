@@ -17,6 +17,7 @@ from core.errors import ConversionError
 from core.hardware.memory import mapped_files_released
 from core.store.estimate import SMALLEST_GROUP
 from core.store.library_env import as_conversion_error
+from core.store.optimum_model import load_optimum_model
 from core.store.weights import IR_XML, read_weights
 
 log = logging.getLogger(__name__)
@@ -134,13 +135,10 @@ def generate_texts(folder: Path, count: int = TEXTS) -> tuple[str, ...]:
     """
     with as_conversion_error("Generating texts for scale estimation"):
         import torch
-        from optimum.intel import OVModelForCausalLM
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = OVModelForCausalLM.from_pretrained(
-            str(folder), export=False, device="CPU", trust_remote_code=False
-        )
+        model = load_optimum_model(folder, "CPU", {})
         firsts = torch.linspace(0, len(tokenizer) - 1, count).long().unsqueeze(1)
         texts: list[str] = []
         with torch.random.fork_rng(devices=[]):

@@ -36,7 +36,7 @@ from core.store import resolver
 from core.store.files import folder_bytes, free_bytes, has_changed, remove_folder, sha256
 from core.store.folders import Folders
 from core.store.formats import precision_of, reaches
-from core.store.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from core.store.manifest import MANIFEST_NAME, read_manifest
 from core.store.pipeline import Conversion, download
 from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
 from core.store.resolver import Source, SourceKind, local_titles, recorded_name, unique_title
@@ -77,11 +77,6 @@ class ModelStore:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._folders = Folders(settings.models_dir)
-
-    @property
-    def import_dir(self) -> Path:
-        """Folder that must contain the model folders which remote users name."""
-        return self.settings.import_dir
 
     def get(self, source: Source, precision: Precision) -> StoredModel | None:
         """Return the stored model, or None if it is not stored or its source has changed since.
@@ -303,14 +298,7 @@ class ModelStore:
                 if read != record.sha256:
                     raise _corrupt(stored, f"{name} has been altered")
                 records[name] = record.model_copy(update={"mtime_ns": state.st_mtime_ns})
-        if records == stored.manifest.files:
-            return stored
-        manifest = stored.manifest.model_copy(update={"files": records})
-        try:
-            write_manifest(stored.folder, manifest)
-        except OSError as error:  # read-only, or deleted meanwhile: it is verified nevertheless
-            log.warning("The manifest in %s cannot be updated: %s", stored.folder, error)
-        return StoredModel(stored.key, stored.precision, stored.folder, manifest)
+        return stored if records == stored.manifest.files else stored.updated(files=records)
 
     def delete(self, stored: StoredModel) -> int:
         """Remove a stored model, damaged or not, and return the bytes freed.

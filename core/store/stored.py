@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.catalogue import Int4Settings, Precision, npu_int4
 from core.store.formats import format_of, leading_format, mix_text
-from core.store.manifest import Manifest
+from core.store.manifest import Manifest, write_manifest
 from core.store.resolver import name_of, recorded_title
+
+log = logging.getLogger(__name__)
 
 QUANTISED_TWICE = (
     "Quantising twice costs accuracy: INT4 converted from a 4-bit file has about 1.12 to 1.2 times "
@@ -107,6 +110,15 @@ class StoredModel:
         manifest = self.manifest
         # A model that was compressed from another IR is smaller than its source.
         return manifest.source_of_weights == "ir" and manifest.source_bytes == manifest.weight_bytes
+
+    def updated(self, **changes: object) -> StoredModel:
+        """Return the model with changes in its manifest, which are also written, if possible."""
+        manifest = self.manifest.model_copy(update=changes)
+        try:
+            write_manifest(self.folder, manifest)
+        except OSError as error:  # read-only, or deleted meanwhile
+            log.warning("The manifest in %s cannot be updated: %s", self.folder, error)
+        return replace(self, manifest=manifest)
 
     def serves(self, precision: Precision) -> bool:
         """Return whether it is used for a precision: also any INT4 model with an NPU's settings is

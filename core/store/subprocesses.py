@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
@@ -25,7 +25,7 @@ from core.errors import (
 )
 from core.settings import Settings
 from core.store.genai_check import is_current, known_check
-from core.store.manifest import GenAICheck, GenAIOutcome, write_manifest
+from core.store.manifest import GenAICheck, GenAIOutcome
 from core.store.progress import (
     Progress,
     ProgressCallback,
@@ -150,12 +150,7 @@ def with_genai_check(
     if check is None:
         log.warning("%s could not be checked: %s", stored.key, child.exit_reason())
         check = GenAICheck(key="", outcome=GenAIOutcome.UNCHECKED)
-    manifest = stored.manifest.model_copy(update={"genai": check})
-    try:
-        write_manifest(stored.folder, manifest)
-    except OSError as error:
-        log.warning("The manifest in %s cannot be updated: %s", stored.folder, error)
-    return replace(stored, manifest=manifest)
+    return stored.updated(genai=check)
 
 
 def fetch_in_process(

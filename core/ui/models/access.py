@@ -41,7 +41,7 @@ def check_name(store: ModelStore, name: str, user: Person) -> None:
             "Manage permission to add it."
         )
     if not user.local:
-        check_confined(path_of(name), store.import_dir)
+        check_confined(path_of(name), store.settings.import_dir)
 
 
 def check_use(store: ModelStore, spec: ModelSpec, user: Person) -> None:
