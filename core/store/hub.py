@@ -23,8 +23,8 @@ from core.store.gguf.hub_files import GgufChoice
 from core.store.hub_errors import offline_error, readable_errors
 from core.store.hub_listing import (
     HubModel,
+    Repository,
     list_files,
-    list_gguf,
     read_content,
     remove_stale_files,
     request_headers,
@@ -114,7 +114,7 @@ def gguf_files(hub_id: str, access: HubAccess | None = None) -> list[GgufChoice]
     """
     access = _checked(hub_id, access)
     with readable_errors(hub_id, access):
-        return list_gguf(hub_id, access)
+        return Repository(hub_id, access).only_gguf()
 
 
 def find_ready(hub_id: str, access: HubAccess | None = None) -> list[ReadyModel]:

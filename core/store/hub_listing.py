@@ -105,23 +105,30 @@ def list_files(hub_id: str, access: HubAccess) -> HubModel:
             cannot be reached.
     """
     repo_id, _, selector = hub_id.partition(":")
-    repository, info = _repository(repo_id, access)
-    files = ModelFiles(
-        repo_id, frozenset(repository.known), repository.read_json, lambda: _card(info)
-    )
-    choices = [] if selector else _only_gguf(repository)
+    repository = Repository(repo_id, access)
+    files = ModelFiles(repo_id, frozenset(repository.known), repository.read_json, repository.card)
+    choices = repository.only_gguf() if not selector else []
     if selector or choices:
         check_kind(files)
-    if selector:
-        return _list_gguf(repository, selector, gated=bool(info.gated))
     if choices:
         raise UnknownModelError(f"{repo_id} contains GGUF files. {choices_text(repo_id, choices)}")
+    gated = bool(repository.info.gated)
+    if selector:
+        choice = choose(repo_id, selector, gguf_choices(repository.gguf_sizes()))
+        parts = {name: repository.file(name) for name in choice.files}
+        header = read_headers(
+            {name: part.size for name, part in parts.items()},
+            lambda name, count: read_start(parts[name], access, count),
+        )
+        summary = summarise(header)
+        needed = tuple(parts.values())
+        return HubModel(hub_id, repository.revision, needed, gated, None, gguf=summary)
     selection = check_supported(files)
     needed = tuple(repository.file(name) for name in (*selection.others, *selection.weights))
     size = sum(file.size for file in needed[len(selection.others) :])
     if selection.safetensors and may_be_packed(selection.config or {}, size):
         _check_tensors(repo_id, needed[-1], access)
-    return HubModel(hub_id, repository.revision, needed, bool(info.gated), selection.config)
+    return HubModel(hub_id, repository.revision, needed, gated, selection.config)
 
 
 def _check_tensors(repo_id: str, file: RemoteFile, access: HubAccess) -> None:
@@ -146,72 +153,41 @@ def _check_tensors(repo_id: str, file: RemoteFile, access: HubAccess) -> None:
     check_not_packed(repo_id, types)
 
 
-def list_gguf(hub_id: str, access: HubAccess) -> list[GgufChoice]:
-    """Return the GGUF files of a repository that has no other weights; else an empty list.
+class Repository:
+    """A repository as the hub describes it."""
 
-    Raises:
-        InvalidHubResponse, huggingface_hub.errors.HfHubHTTPError, httpx.HTTPError: see
-            :func:`list_files`.
-    """
-    return _only_gguf(_repository(hub_id, access)[0])
+    def __init__(self, hub_id: str, access: HubAccess) -> None:
+        """
+        Raises:
+            InvalidHubResponse, huggingface_hub.errors.HfHubHTTPError, httpx.HTTPError: see
+                :func:`list_files`.
+        """
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+        _disable_telemetry()
+        self.hub_id = hub_id
+        self.access = access
+        api = HfApi(endpoint=access.endpoint, token=access.token or False)
+        try:
+            self.info = api.model_info(hub_id, files_metadata=True, timeout=RESPONSE_TIMEOUT_S)
+        except (HfHubHTTPError, HFValidationError):
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidHubResponse(str(error)) from error
+        self.revision = self.info.sha or "main"
+        self.known = {item.rfilename: item for item in self.info.siblings or []}
+        """The hub's description of each file, by its name."""
 
-def _repository(repo_id: str, access: HubAccess) -> tuple[_Repository, Any]:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    _disable_telemetry()
-    api = HfApi(endpoint=access.endpoint, token=access.token or False)
-    try:
-        info = api.model_info(repo_id, files_metadata=True, timeout=RESPONSE_TIMEOUT_S)
-    except (HfHubHTTPError, HFValidationError):
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidHubResponse(str(error)) from error
-    known = {item.rfilename: item for item in info.siblings or []}
-    return _Repository(repo_id, access, info.sha or "main", known), info
-
-
-def _only_gguf(repository: _Repository) -> list[GgufChoice]:
-    """Return the GGUF files, unless there are other weights of a whole model."""
-    return [] if has_whole_model(repository.known) else gguf_choices(repository.sizes())
-
-
-def _list_gguf(repository: _Repository, selector: str, *, gated: bool) -> HubModel:
-    choice = choose(repository.hub_id, selector, gguf_choices(repository.sizes()))
-    files = {name: repository.file(name) for name in choice.files}
-
-    def read(name: str, count: int) -> bytes:
-        return read_start(files[name], repository.access, count)
-
-    header = read_headers([(name, file.size) for name, file in files.items()], read)
-    return HubModel(
-        hub_id=f"{repository.hub_id}:{selector}",
-        revision=repository.revision,
-        needed=tuple(files.values()),
-        gated=gated,
-        config=None,
-        gguf=summarise(header),
-    )
-
-
-def _card(info: Any) -> dict[str, Any]:
-    """Return what the hub derived from the model card; its tags have the relation to the base."""
-    ids = [tag.rpartition(":")[2] for tag in info.tags or [] if tag.startswith("base_model:")]
-    return {
-        "base_model": ids,
-        "pipeline_tag": info.pipeline_tag,
-        "library_name": info.library_name,
-    }
-
-
-@dataclass(frozen=True)
-class _Repository:
-    hub_id: str
-    access: HubAccess
-    revision: str
-    known: dict[str, Any]
-    """The hub's description of each file, by its name."""
+    def card(self) -> dict[str, Any]:
+        """Return what the hub derived from the model card; its tags have the relation to the
+        base."""
+        tags = self.info.tags or []
+        return {
+            "base_model": [tag.rpartition(":")[2] for tag in tags if tag.startswith("base_model:")],
+            "pipeline_tag": self.info.pipeline_tag,
+            "library_name": self.info.library_name,
+        }
 
     def file(self, name: str) -> RemoteFile:
         """Return a file with its size and checksum."""
@@ -230,10 +206,14 @@ class _Repository:
             revision=self.revision,
         )
 
-    def sizes(self) -> dict[str, int]:
+    def gguf_sizes(self) -> dict[str, int]:
         """Return the sizes in bytes of the GGUF files by name."""
         names = [name for name in self.known if name.lower().endswith(".gguf")]
         return {name: self.file(name).size for name in names}
+
+    def only_gguf(self) -> list[GgufChoice]:
+        """Return the GGUF files, unless there are other weights of a whole model."""
+        return [] if has_whole_model(self.known) else gguf_choices(self.gguf_sizes())
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return the object in a JSON file; None if access is not granted yet, or too large.

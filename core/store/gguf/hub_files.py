@@ -112,17 +112,17 @@ def choices_text(hub_id: str, choices: list[GgufChoice]) -> str:
     return f"Choose {', '.join(each.text for each in choices)}, for example as {hub_id}:{middle}."
 
 
-def read_headers(files: list[tuple[str, int]], read: Callable[[str, int], bytes]) -> GgufFile:
+def read_headers(files: Mapping[str, int], read: Callable[[str, int], bytes]) -> GgufFile:
     """Return the metadata and tensors of a model, without weights, from the beginning of its files.
 
     Args:
-        files: names and sizes in bytes.
+        files: sizes in bytes by name.
         read: returns the first bytes of a file, by name and number.
 
     Raises:
         CorruptModelError, NotAModelError: see :func:`core.store.gguf.reader.parse`.
     """
-    return joined([_read_header(name, size, read) for name, size in files])
+    return joined([_read_header(name, size, read) for name, size in files.items()])
 
 
 def _read_header(name: str, size: int, read: Callable[[str, int], bytes]) -> GgufFile:
