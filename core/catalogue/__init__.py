@@ -4,7 +4,6 @@ from core.catalogue.load import (
     EMBEDDED_DIR,
     benchmark_shapes,
     catalogue,
-    find,
     published_scores,
 )
 from core.catalogue.model import (
@@ -41,7 +40,6 @@ __all__ = [
     "Thinking",
     "benchmark_shapes",
     "catalogue",
-    "find",
     "int4_settings",
     "npu_int4",
     "published_scores",

@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 
 from core.catalogue.model import CatalogueModel, Shape
 from core.catalogue.shapes import parameter_count, shape_from_config
-from core.errors import UnknownModelError
 from core.settings import CHECKOUT
 
 EMBEDDED_DIR = CHECKOUT / "core" / "embedded"
@@ -24,20 +23,6 @@ def catalogue() -> dict[str, CatalogueModel]:
     """Return the rows of all models of the catalogue by key, in the file's order."""
     rows = {key: _fields(key, row) for key, row in _toml()["models"].items()}
     return TypeAdapter(dict[str, CatalogueModel]).validate_python(rows)
-
-
-def find(key: str) -> CatalogueModel:
-    """Return the row of that key.
-
-    Raises:
-        UnknownModelError: there is none; the message lists the keys.
-    """
-    rows = catalogue()
-    if key not in rows:
-        raise UnknownModelError(
-            f"There is no model {key!r} in the catalogue; choose one of {', '.join(rows)}."
-        )
-    return rows[key]
 
 
 @cache

