@@ -31,8 +31,6 @@ the requested group size; with smaller groups the scales cost as much as the com
 _SCALE_BYTES = 2.0
 """One FP16 scale per group or output channel."""
 
-_ZERO_POINT_BYTES = {Precision.INT8: 1.0, Precision.INT4: 0.5}
-
 _GRAPH_BYTES_PER_LAYER = 120_000
 """Size of the XML of one transformer layer."""
 
@@ -115,24 +113,26 @@ class Estimate:
     """Approximate duration of the conversion on this machine, without the download."""
     free_disk: int
     free_memory: int
-    problem: str | None
-    """Message if disk or memory is not sufficient; None otherwise."""
+    error: DiskFullError | NotEnoughMemoryError | None
+    """If disk or memory is not sufficient; None otherwise."""
     int4: Int4Settings | None = None
     """Settings of the compression; None for another precision than INT4, and for an imported INT4
     model."""
     note: str | None = None
     """From :func:`group_note`."""
-    short_of_memory: bool = False
-    """Whether ``problem`` is about memory instead of disk space."""
+
+    @property
+    def problem(self) -> str | None:
+        """Text of :attr:`error`."""
+        return None if self.error is None else str(self.error)
 
     def check(self) -> None:
-        """Raise an error if disk or memory is not sufficient.
-
-        Raises:
-            DiskFullError, NotEnoughMemoryError: with :attr:`problem` as message.
         """
-        if self.problem is not None:
-            raise (NotEnoughMemoryError if self.short_of_memory else DiskFullError)(self.problem)
+        Raises:
+            DiskFullError, NotEnoughMemoryError: disk or memory is not sufficient.
+        """
+        if self.error is not None:
+            raise self.error
 
 
 def estimate(
@@ -163,17 +163,16 @@ def estimate(
     memory = peak_memory(origin, precision, chosen)
     free_disk = free_bytes(settings.home)
     free_memory = available_memory_bytes()
-    problem, short_of_memory = None, False
+    error: DiskFullError | NotEnoughMemoryError | None = None
     on_disk = download + result + scratch + _SPARE_BYTES
     if on_disk > free_disk:
-        problem = (
+        error = DiskFullError(
             f"Converting {source.title} {precision.aim} needs {bytes_text(on_disk)} on disk "
             f"and {bytes_text(free_disk)} are free. Free disk space, or set PADDOCK_HOME to a "
             "larger disk."
         )
     elif memory > free_memory:
-        short_of_memory = True
-        problem = (
+        error = NotEnoughMemoryError(
             f"Converting {source.title} {precision.aim} needs {bytes_text(memory)} of memory "
             f"and {bytes_text(free_memory)} are free. Close other programs or unload models."
         )
@@ -185,10 +184,9 @@ def estimate(
         seconds=_seconds(origin, precision, chosen),
         free_disk=free_disk,
         free_memory=free_memory,
-        problem=problem,
+        error=error,
         int4=chosen if compressing else None,
         note=group_note(origin.shape, chosen) if compressing else None,
-        short_of_memory=short_of_memory,
     )
 
 
@@ -262,7 +260,7 @@ def weight_widths(precision: Precision, int4: Int4Settings, hidden: int) -> tupl
     Args:
         precision: any but STORED.
     """
-    per_int8 = 1 + (_SCALE_BYTES + _ZERO_POINT_BYTES[Precision.INT8]) / hidden
+    per_int8 = 1 + (_SCALE_BYTES + 1.0) / hidden  # a zero point has the width of a weight
     match precision.base:
         case Precision.FP32:
             return 4.0, 4.0
@@ -270,7 +268,7 @@ def weight_widths(precision: Precision, int4: Int4Settings, hidden: int) -> tupl
             return 2.0, 2.0
         case Precision.INT8:
             return per_int8, per_int8
-    zero_point = 0.0 if int4.symmetric else _ZERO_POINT_BYTES[Precision.INT4]
+    zero_point = 0.0 if int4.symmetric else 0.5
     group = int4.group_size if int4.group_size > 0 else hidden
     per_int4 = 0.5 + (_SCALE_BYTES + zero_point) / group
     return int4.ratio * per_int4 + (1 - int4.ratio) * per_int8, per_int8

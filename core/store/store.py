@@ -33,14 +33,14 @@ from core.errors import (
 from core.remotes import is_remote, split_name
 from core.settings import Settings
 from core.store import resolver
-from core.store.files import folder_bytes, free_bytes, has_changed, remove_folder, sha256
+from core.store.files import folder_bytes, free_bytes, remove_folder, sha256
 from core.store.folders import Folders
 from core.store.formats import precision_of, reaches
 from core.store.manifest import MANIFEST_NAME, read_manifest
 from core.store.pipeline import Conversion, download
 from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
 from core.store.resolver import Source, SourceKind, local_titles, recorded_name, unique_title
-from core.store.stored import StoredModel
+from core.store.stored import StoredModel, find_stored
 from core.store.weights_source import of_folder, original_folder
 
 if TYPE_CHECKING:
@@ -86,11 +86,7 @@ class ModelStore:
         Raises:
             CorruptModelError: the manifest is missing or damaged.
         """
-        folder = self._folders.path(source.key, precision)
-        if not folder.is_dir():
-            return None
-        stored = StoredModel(source.key, precision, folder, read_manifest(folder))
-        return None if _has_changed(source, stored) else stored
+        return find_stored(source, precision, self._folders.models)
 
     def is_outdated(self, stored: StoredModel) -> bool:
         """Return whether the source of a stored model has changed since its conversion.
@@ -98,7 +94,7 @@ class ModelStore:
         Its next use converts it again.
         """
         try:
-            return _has_changed(self.resolve(stored.name), stored)
+            return stored.differs_from(self.resolve(stored.name))
         except PaddockError:  # the source is gone, or is no model any more
             return False
 
@@ -373,12 +369,6 @@ class ModelStore:
                     "first, or wait until it ends."
                 )
             return remove_folder(folder, "files")
-
-
-def _has_changed(source: Source, stored: StoredModel) -> bool:
-    record = stored.manifest.source
-    # A catalogue model may come from a package now and have come from the hub before.
-    return source.kind == record.kind and has_changed(source, record.fingerprint)
 
 
 def _corrupt(stored: StoredModel, what: str) -> CorruptModelError:

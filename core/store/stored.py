@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.catalogue import Int4Settings, Precision, npu_int4
+from core.store.files import has_changed
 from core.store.formats import format_of, leading_format, mix_text
-from core.store.manifest import Manifest, write_manifest
-from core.store.resolver import name_of, recorded_title
+from core.store.manifest import Manifest, read_manifest, write_manifest
+from core.store.resolver import Source, name_of, recorded_title
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,12 @@ class StoredModel:
         # A model that was compressed from another IR is smaller than its source.
         return manifest.source_of_weights == "ir" and manifest.source_bytes == manifest.weight_bytes
 
+    def differs_from(self, source: Source) -> bool:
+        """Return whether the source has changed since the conversion."""
+        record = self.manifest.source
+        # A catalogue model may come from a package now and have come from the hub before.
+        return source.kind == record.kind and has_changed(source, record.fingerprint)
+
     def updated(self, **changes: object) -> StoredModel:
         """Return the model with changes in its manifest, which are also written, if possible."""
         manifest = self.manifest.model_copy(update=changes)
@@ -129,3 +136,17 @@ class StoredModel:
         if actual is not None and self.kept_unchanged:  # it cannot have another ratio
             actual = replace(actual, ratio=wanted.ratio)
         return actual is not None and actual.suits(wanted)
+
+
+def find_stored(source: Source, precision: Precision, models: Path) -> StoredModel | None:
+    """Return a model below the folder ``models``, or None; see
+    :meth:`core.store.store.ModelStore.get`.
+
+    Raises:
+        CorruptModelError: the manifest is missing or damaged.
+    """
+    folder = models / source.key / precision.value
+    if not folder.is_dir():
+        return None
+    stored = StoredModel(source.key, precision, folder, read_manifest(folder))
+    return None if stored.differs_from(source) else stored

@@ -6,6 +6,7 @@ change.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,10 +17,10 @@ from core.catalogue.shapes import known_shape, parameters_of_config
 from core.errors import CorruptModelError, NotAModelError, PaddockError, UserError
 from core.settings import Settings
 from core.store import checkpoint
-from core.store.files import has_changed
 from core.store.formats import leading_format, mix_text, precision_of, reaches
-from core.store.manifest import Manifest, read_manifest
+from core.store.manifest import Manifest
 from core.store.resolver import Source, SourceKind
+from core.store.stored import find_stored
 from core.store.weights import IR_XML, check_cache, read_weights
 
 if TYPE_CHECKING:
@@ -75,16 +76,11 @@ def original_folder(source: Source, settings: Settings) -> Path | None:
 def stored_ir(source: Source, precision: Precision, settings: Settings) -> Origin | None:
     """Return an IR of the same model in the store that can be converted to this precision."""
     for have in (Precision.FP16, Precision.FP32):
-        folder = settings.models_dir / source.key / have.value
-        if not folder.is_dir() or not reaches({have.label: 1}, precision) or have is precision:
+        if not reaches({have.label: 1}, precision) or have is precision:
             continue
-        try:
-            manifest = read_manifest(folder)
-        except CorruptModelError:
-            continue
-        if source.kind == manifest.source.kind and has_changed(source, manifest.source.fingerprint):
-            continue
-        return of_stored(folder, manifest)
+        with suppress(CorruptModelError):
+            if (stored := find_stored(source, have, settings.models_dir)) is not None:
+                return of_stored(stored.folder, stored.manifest)
     return None
 
 

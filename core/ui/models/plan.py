@@ -15,7 +15,7 @@ from core.catalogue import (
     Int8Settings,
     Precision,
 )
-from core.errors import PaddockError
+from core.errors import DiskFullError, PaddockError
 from core.inference.engine import Engine
 from core.store.estimate import Estimate
 from core.store.gguf.summary import GgufSummary
@@ -127,7 +127,7 @@ def _line(
         label, status = stored.label, _unbroken(":green[✓ on disk]")
         disk = bytes_text(stored.manifest.folder_bytes)
     elif isinstance(plan, Estimate):
-        what = "memory" if plan.short_of_memory else "disk space"
+        what = "disk space" if isinstance(plan.error, DiskFullError) else "memory"
         fits = plan.problem is None
         status = _unbroken(":green[✓ fits]") if fits else f":red[not enough {what}]"
         disk, memory = bytes_text(plan.disk_bytes), bytes_text(plan.memory_bytes)
