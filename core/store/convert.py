@@ -185,15 +185,12 @@ def _export_gguf(
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(target, local_files_only=True)
     on_progress(Progress(Stage.EXPORTING, "Building the OpenVINO model.", 0.2))
-    deviation = None
     if file.architecture in reader.BUILT:
-        built = network.build(file, None if kept else "f32" if full else "f16")
+        model, deviation = network.build(file, None if kept else "f32" if full else "f16")
         with as_conversion_error("Saving the model"):
-            openvino.save_model(built.model, target / IR_XML, compress_to_fp16=False)
+            openvino.save_model(model, target / IR_XML, compress_to_fp16=False)
         config = json.dumps(network.config_of(file), indent=2)
         (target / "config.json").write_text(config, encoding="utf-8")
-        deviation = built.deviation if kept else None
-        del built
     else:
         load_libraries()
         import torch
@@ -203,8 +200,7 @@ def _export_gguf(
         model.generation_config = GenerationConfig.from_pretrained(target, local_files_only=True)
         with as_conversion_error("Export to OpenVINO"):
             export(model, tokenizer, target)
-        del model
-    del file
+    del file, model
     gc.collect()
     on_progress(Progress(Stage.EXPORTING, "Converting the tokenizer.", 0.5))
     write_openvino_tokenizer(tokenizer, target)
@@ -212,7 +208,7 @@ def _export_gguf(
         recipe=about.recipe,
         tensor_types=about.types,
         weights=about.weights.label if about.weights else about.recipe,
-        deviation=deviation,
+        deviation=deviation if kept else None,
     )
 
 

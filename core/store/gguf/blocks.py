@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +29,11 @@ class Groups:
     """(rows, groups, 1)."""
     minimum: Floats | None
     """(rows, groups, 1); None if the groups are symmetric."""
-    bits: int
-    """Bits of an integer: 4 or 8."""
 
     def reordered(self, order: NDArray[np.int64]) -> Groups:
         """Return the groups with the rows in another order."""
         minimum = None if self.minimum is None else self.minimum[order]
-        return Groups(self.integers[order], self.scale[order], minimum, self.bits)
+        return Groups(self.integers[order], self.scale[order], minimum)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class TensorType:
     unpack: Callable[[Bytes], Groups] | None = None
     """Unpacks an array of (rows, blocks, ``block_bytes``); None if it has no such groups."""
     bits: int = 16
-    """Bits of an integer of :attr:`unpack`; 16 for other types."""
+    """Bits of an integer of :attr:`unpack`, 4 or 8; 16 for other types."""
 
     @property
     def kept(self) -> bool:
@@ -72,19 +71,27 @@ def _nibbles(raw: Bytes) -> Bytes:
     return np.concatenate((raw & 15, raw >> 4), axis=-1)
 
 
+def _groups(integers: NDArray[Any], scale: Floats, minimum: Floats | None = None) -> Groups:
+    """Return groups from arrays with any shape of a row; there is one scale for each group."""
+    rows = len(integers)
+    scale = scale.reshape(rows, -1, 1)
+    minimum = None if minimum is None else minimum.reshape(rows, -1, 1)
+    return Groups(integers.reshape(rows, scale.shape[1], -1), scale, minimum)
+
+
 def _q4_0(blocks: Bytes) -> Groups:
     integers = _nibbles(blocks[..., 2:]).view(np.int8) - np.int8(8)
-    return Groups(integers, _half(blocks[..., :2]), None, bits=4)
+    return _groups(integers, _half(blocks[..., :2]))
 
 
 def _q4_1(blocks: Bytes) -> Groups:
     integers = _nibbles(blocks[..., 4:])
-    return Groups(integers, _half(blocks[..., :2]), _half(blocks[..., 2:4]), bits=4)
+    return Groups(integers, _half(blocks[..., :2]), _half(blocks[..., 2:4]))
 
 
 def _q8_0(blocks: Bytes) -> Groups:
     integers = np.ascontiguousarray(blocks[..., 2:]).view(np.int8)
-    return Groups(integers, _half(blocks[..., :2]), None, bits=8)
+    return _groups(integers, _half(blocks[..., :2]))
 
 
 def _q4_k(blocks: Bytes) -> Groups:
@@ -95,12 +102,7 @@ def _q4_k(blocks: Bytes) -> Groups:
     scales = np.concatenate((low & 63, (high & 15) | ((low >> 6) << 4)), axis=-1)
     minima = np.concatenate((middle & 63, (high >> 4) | ((middle >> 6) << 4)), axis=-1)
     integers = _nibbles(blocks[..., 16:].reshape(rows, count, 4, 32))
-    return Groups(
-        integers.reshape(rows, count * 8, 32),
-        (_half(blocks[..., :2]) * scales).reshape(rows, -1, 1),
-        (-_half(blocks[..., 2:4]) * minima).reshape(rows, -1, 1),
-        bits=4,
-    )
+    return _groups(integers, _half(blocks[..., :2]) * scales, -_half(blocks[..., 2:4]) * minima)
 
 
 def _q6_k(blocks: Bytes) -> Groups:
@@ -111,24 +113,14 @@ def _q6_k(blocks: Bytes) -> Groups:
     two = (high >> np.array([0, 2, 4, 6], dtype=np.uint8).reshape(4, 1)) & 3
     integers = (four | (two << 4)).view(np.int8) - np.int8(32)
     scales = np.ascontiguousarray(blocks[..., 192:208]).view(np.int8)
-    return Groups(
-        integers.reshape(rows, count * 16, 16),
-        (_half(blocks[..., 208:]) * scales).reshape(rows, -1, 1),
-        None,
-        bits=8,
-    )
+    return _groups(integers, _half(blocks[..., 208:]) * scales)
 
 
 def _q2_k(blocks: Bytes) -> Groups:
-    rows, count, _ = blocks.shape
     scales = blocks[..., :16]
-    integers = _two_bits(blocks[..., 16:80])
-    return Groups(
-        integers.reshape(rows, count * 16, 16),
-        (_half(blocks[..., 80:82]) * (scales & 15)).reshape(rows, -1, 1),
-        (-_half(blocks[..., 82:84]) * (scales >> 4)).reshape(rows, -1, 1),
-        bits=4,
-    )
+    scale = _half(blocks[..., 80:82]) * (scales & 15)
+    minimum = -_half(blocks[..., 82:84]) * (scales >> 4)
+    return _groups(_two_bits(blocks[..., 16:80]), scale, minimum)
 
 
 def _q3_k(blocks: Bytes) -> Groups:
@@ -140,12 +132,7 @@ def _q3_k(blocks: Bytes) -> Groups:
     upper = packed[..., None, 8:] >> np.array([0, 2, 4, 6], dtype=np.uint8).reshape(4, 1)
     upper = (upper & 3).reshape(rows, count, 16) << 4
     scales = (_nibbles(packed[..., :8]) | upper).view(np.int8) - np.int8(32)
-    return Groups(
-        integers.reshape(rows, count * 16, 16),
-        (_half(blocks[..., 108:]) * scales).reshape(rows, -1, 1),
-        None,
-        bits=4,
-    )
+    return _groups(integers, _half(blocks[..., 108:]) * scales)
 
 
 def _two_bits(raw: Bytes) -> Bytes:
@@ -162,11 +149,11 @@ def _q5(blocks: Bytes, at: int) -> Bytes:
 
 def _q5_0(blocks: Bytes) -> Groups:
     integers = _q5(blocks, 2).view(np.int8) - np.int8(16)
-    return Groups(integers, _half(blocks[..., :2]), None, bits=8)
+    return _groups(integers, _half(blocks[..., :2]))
 
 
 def _q5_1(blocks: Bytes) -> Groups:
-    return Groups(_q5(blocks, 4), _half(blocks[..., :2]), _half(blocks[..., 2:4]), bits=8)
+    return Groups(_q5(blocks, 4), _half(blocks[..., :2]), _half(blocks[..., 2:4]))
 
 
 def _q5_k(blocks: Bytes) -> Groups:
@@ -175,7 +162,7 @@ def _q5_k(blocks: Bytes) -> Groups:
     shifts = np.arange(8, dtype=np.uint8).reshape(8, 1)
     upper = (blocks[..., None, 16:48] >> shifts) & 1
     integers = lower.integers | (upper.reshape(rows, count * 8, 32) << 4)
-    return Groups(integers, lower.scale, lower.minimum, bits=8)
+    return Groups(integers, lower.scale, lower.minimum)
 
 
 _IQ4 = np.array(
@@ -185,7 +172,7 @@ _IQ4 = np.array(
 
 
 def _iq4_nl(blocks: Bytes) -> Groups:
-    return Groups(_IQ4[_nibbles(blocks[..., 2:])], _half(blocks[..., :2]), None, bits=8)
+    return _groups(_IQ4[_nibbles(blocks[..., 2:])], _half(blocks[..., :2]))
 
 
 def _iq4_xs(blocks: Bytes) -> Groups:
@@ -195,12 +182,7 @@ def _iq4_xs(blocks: Bytes) -> Groups:
     lower = np.stack((blocks[..., 4:8] & 15, blocks[..., 4:8] >> 4), axis=-1)
     scales = (lower.reshape(rows, count, 8) | (upper << 4)).astype(np.int8) - np.int8(32)
     integers = _IQ4[_nibbles(blocks[..., 8:].reshape(rows, count, 8, 16))]
-    return Groups(
-        integers.reshape(rows, count * 8, 32),
-        (_half(blocks[..., :2]) * scales).reshape(rows, -1, 1),
-        None,
-        bits=8,
-    )
+    return _groups(integers, _half(blocks[..., :2]) * scales)
 
 
 TENSOR_TYPES = {

@@ -9,7 +9,6 @@ recognises.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,28 +23,23 @@ from core.store.gguf.reader import GgufFile, Tensor, shape_of
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
-@dataclass
-class Built:
-    """A model, and the largest deviation of its weights from the file."""
-
-    model: ov.Model
-    deviation: float
-    """Largest difference between a weight in the model and its dequantised value, as a share of the
-    largest weight of its matrix."""
-
-
-def build(file: GgufFile, dequantised: str | None = None) -> Built:
+def build(file: GgufFile, dequantised: str | None = None) -> tuple[ov.Model, float]:
     """Build the OpenVINO model of a file.
 
     Args:
         dequantised: None keeps the weights as stored; ``f16`` or ``f32`` writes the dequantised
             weights in this type.
 
+    Returns:
+        The model, and the largest difference between one of its weights and the dequantised value,
+        as a share of the largest weight of the matrix.
+
     Raises:
         NotAModelError: the file has tensors that are not part of its architecture.
         CorruptModelError: a tensor is missing, or has an impossible shape.
     """
-    return _Builder(file, dequantised).build()
+    builder = _Builder(file, dequantised)
+    return builder.build(), builder.deviation
 
 
 def config_of(file: GgufFile) -> dict[str, Any]:
@@ -90,7 +84,7 @@ class _Builder:
         self.head_width = file.value("{arch}.attention.key_length", int, self.shape.hidden // heads)
         self.epsilon = file.value("{arch}.attention.layer_norm_rms_epsilon", float)
 
-    def build(self) -> Built:
+    def build(self) -> ov.Model:
         input_ids = _parameter("input_ids", ov.Type.i64, 2)
         attention_mask = _parameter("attention_mask", ov.Type.i64, 2)
         position_ids = _parameter("position_ids", ov.Type.i64, 2)
@@ -117,7 +111,7 @@ class _Builder:
                 f"({min(self.unused)[:80]}). Use the model's safetensors instead."
             )
         parameters = [input_ids, attention_mask, position_ids, beam_idx]
-        return Built(ov.Model([logits], self.sinks, parameters, "gguf"), self.deviation)
+        return ov.Model([logits], self.sinks, parameters, "gguf")
 
     # Layers
 
@@ -264,16 +258,14 @@ class _Builder:
             kept = {"F32": "f32", "F16": "f16", "BF16": "bf16"}[tensor.type.name]
             return _float_node(tensor.floats(), order, kept)
         groups = tensor.groups()
-        return self._group_node(groups if order is None else groups.reordered(order), shape)
-
-    def _group_node(self, groups: Groups, shape: tuple[int, int]) -> Any:
+        if order is not None:
+            groups = groups.reordered(order)
         rows, count, size = groups.integers.shape
-        constants = _constants(groups)
-        self.deviation = max(self.deviation, _deviation(groups, constants))
-        integers, zero_point = constants.integers, None
-        if constants.zero_point is not None:
-            zero_point = ops.constant(constants.zero_point)
-        if groups.bits == 4:
+        integers, scale, zero_point = constants = _constants(groups)
+        self.deviation = max(self.deviation, _deviation(groups, *constants))
+        if zero_point is not None:
+            zero_point = ops.constant(zero_point)
+        if tensor.type.bits == 4:
             packed = (integers[..., 0::2] & 15) | ((integers[..., 1::2] & 15) << 4)
             kind = ov.Type.u4 if groups.minimum is not None else ov.Type.i4
             weights = _constant_of(packed.view(np.uint8), [rows, count, size], kind)
@@ -287,24 +279,17 @@ class _Builder:
         node = ops.convert(weights, "f16")
         if zero_point is not None:
             node = ops.subtract(node, zero_point)
-        node = ops.multiply(node, ops.constant(constants.scale))
+        node = ops.multiply(node, ops.constant(scale))
         node = ops.reshape(node, _ints(list(shape)), special_zero=False)
         return ops.convert(node, "f32")
 
 
-@dataclass(frozen=True)
-class _Constants:
-    """Groups as stored in the model: ``weight = (integer - zero_point) * scale``."""
-
-    integers: Any
-    scale: Any
-    zero_point: Any
-
-
-def _constants(groups: Groups) -> _Constants:
-    scale = groups.scale.astype(np.float16)
+def _constants(groups: Groups) -> tuple[Any, Any, Any]:
+    """Return integers, scale and zero point (None if symmetric) as stored in the model:
+    ``weight = (integer - zero_point) * scale``."""
+    integers, scale = groups.integers, groups.scale.astype(np.float16)
     if groups.minimum is None:
-        return _Constants(groups.integers, scale, None)
+        return integers, scale, None
     with np.errstate(divide="ignore", invalid="ignore"):
         # Divided by the rounded scale, so that its rounding does not shift the minimum.
         zero_point = -groups.minimum / scale.astype(np.float32)
@@ -312,13 +297,12 @@ def _constants(groups: Groups) -> _Constants:
     if flat.any():  # (nearly) equal weights: the scale is negligible compared with the minimum
         scale = np.where(flat, np.float16(1), scale)
         zero_point = np.where(flat, -groups.minimum, zero_point)
-        integers = np.where(flat, np.uint8(0), groups.integers)
-        return _Constants(integers, scale, zero_point.astype(np.float16))
-    return _Constants(groups.integers, scale, zero_point.astype(np.float16))
+        integers = np.where(flat, np.uint8(0), integers)
+    return integers, scale, zero_point.astype(np.float16)
 
 
-def _deviation(groups: Groups, kept: _Constants) -> float:
-    """Return the deviation, see :class:`Built`.
+def _deviation(groups: Groups, integers: Any, scale: Any, zero_point: Any) -> float:
+    """Return the deviation, see :func:`build`, of these constants.
 
     Within a group it is linear in the integer, so only the extremes are compared.
     """
@@ -328,10 +312,10 @@ def _deviation(groups: Groups, kept: _Constants) -> float:
         wanted = integer * groups.scale
         if groups.minimum is not None:
             wanted += groups.minimum
-        now = extreme(kept.integers, axis=2, keepdims=True).astype(np.float32)
-        if kept.zero_point is not None:
-            now -= kept.zero_point.astype(np.float32)
-        now *= kept.scale.astype(np.float32)
+        now = extreme(integers, axis=2, keepdims=True).astype(np.float32)
+        if zero_point is not None:
+            now -= zero_point.astype(np.float32)
+        now *= scale.astype(np.float32)
         largest = max(largest, float(np.abs(wanted).max()))
         worst = max(worst, float(np.abs(now - wanted).max()))
     return worst / largest if largest else 0.0
