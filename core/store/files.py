@@ -35,13 +35,28 @@ def fingerprint(source: Source) -> str | None:
     Returns None for models of the hub, and for a folder that is missing or cannot be read: models
     converted from it remain valid.
     """
-    if source.kind is SourceKind.HUB:
-        return None
+    folder = Path(source.location)
     try:
-        found = _fingerprint(source)
+        if source.kind is SourceKind.HUB:
+            return None
+        if source.model is not None and source.model.package is not None:
+            return _VERSION + source.model.package.sha256  # wherever it is installed
+        if source.kind is SourceKind.GGUF:
+            paths = [folder.with_name(name) for name in part_names(folder.name)]
+        else:
+            paths = checkpoint.needed_paths(folder)
+        digest = hashlib.sha256()
+        for path in paths:
+            state = path.stat()
+            text = f"{path.name} {state.st_size} {state.st_mtime_ns}"
+            # A checkout changes the times of embedded weights.
+            if path.suffix not in _WEIGHTS or source.kind is SourceKind.EMBEDDED:
+                times = state.st_mtime_ns, state.st_ctime_ns  # not every editor changes the first
+                text = f"{path.name} {_cached_sha256(path, state.st_size, times)}"
+            digest.update(f"{text}\n".encode("utf-8", "surrogateescape"))
     except (OSError, ModelFilesError):
         return None
-    return None if found is None else _VERSION + found
+    return _VERSION + digest.hexdigest() if paths else None
 
 
 def has_changed(source: Source, recorded: str | None) -> bool:
@@ -49,27 +64,6 @@ def has_changed(source: Source, recorded: str | None) -> bool:
     if recorded and not recorded.startswith(_VERSION):  # by an earlier version of Paddock
         return False
     return fingerprint(source) not in (None, recorded)
-
-
-def _fingerprint(source: Source) -> str | None:
-    folder = Path(source.location)
-    if source.kind is SourceKind.GGUF:
-        package = source.model.package if source.model else None
-        if package is not None:
-            return package.sha256  # does not depend on where or how often it is installed
-        paths = [folder.with_name(name) for name in part_names(folder.name)]
-    else:
-        paths = checkpoint.needed_paths(folder)
-    digest = hashlib.sha256()
-    for path in paths:
-        state = path.stat()
-        text = f"{path.name} {state.st_size} {state.st_mtime_ns}"
-        # A checkout changes the times of embedded weights.
-        if path.suffix not in _WEIGHTS or source.kind is SourceKind.EMBEDDED:
-            times = state.st_mtime_ns, state.st_ctime_ns  # not every editor changes the first
-            text = f"{path.name} {_cached_sha256(path, state.st_size, times)}"
-        digest.update(f"{text}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest() if paths else None
 
 
 @lru_cache(maxsize=1024)
