@@ -96,11 +96,7 @@ def chat_template(folder: Path) -> str:
 
 
 def check_folder(folder: Path) -> Selection:
-    """Return the files of the model in a folder, after checking that it is supported.
-
-    Raises:
-        NotAModelError, CorruptModelError: see :func:`core.store.supported.check_supported`.
-    """
+    """Return :func:`core.store.supported.check_supported` of the files in a folder."""
     return check_supported(_model_files(folder))
 
 
@@ -170,10 +166,7 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
 
 
 def check_not_packed(name: Path | str, types: Mapping[str, int]) -> None:
-    """
-    Raises:
-        NotAModelError: the weights are quantised, although the configuration does not say so.
-    """
+    """Raise NotAModelError if the weights are quantised, which a configuration may not say."""
     packed = {dtype: types[dtype] for dtype in types if re.match(r"F[48]|[IU]\d+$", dtype)}
     if sum(packed.values()) > _LARGEST_PACKED_SHARE * sum(types.values()):
         raise NotAModelError(

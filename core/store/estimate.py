@@ -127,10 +127,7 @@ class Estimate:
         return None if self.error is None else str(self.error)
 
     def check(self) -> None:
-        """
-        Raises:
-            DiskFullError, NotEnoughMemoryError: disk or memory is not sufficient.
-        """
+        """Raise :attr:`error` if there is one."""
         if self.error is not None:
             raise self.error
 
@@ -325,12 +322,8 @@ def _compression_memory(origin: Origin, precision: Precision, int4: Int4Settings
 
 
 def missing_bytes(source: Source, settings: Settings, hub: HubModel | None = None) -> int:
-    """Return the bytes still to be downloaded before a model can be converted.
-
-    Raises:
-        UserError: unknown, see :func:`estimate`.
-        NotAModelError, CorruptModelError: a local source cannot be used.
-    """
+    """Return the bytes still to be downloaded before a model can be converted; errors as in
+    :func:`estimate`."""
     if source.kind is not SourceKind.HUB:
         return 0
     return remaining_bytes(source, find_origin(source, Precision.INT8, settings, hub), settings)

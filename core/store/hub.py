@@ -107,11 +107,8 @@ def describe(hub_id: str, access: HubAccess | None = None) -> HubModel:
 
 
 def gguf_files(hub_id: str, access: HubAccess | None = None) -> list[GgufChoice]:
-    """Return the GGUF files to choose from in a repository; none if it has other weights.
-
-    Raises:
-        PaddockError: the repository cannot be listed; see :func:`describe`.
-    """
+    """Return the GGUF files to choose from in a repository; none if it has other weights. Errors
+    as in :func:`describe`."""
     access = _checked(hub_id, access)
     with readable_errors(hub_id, access):
         return Repository(hub_id, access).only_gguf()
@@ -121,13 +118,10 @@ def find_ready(hub_id: str, access: HubAccess | None = None) -> list[ReadyModel]
     """Return the repositories with INT4 and INT8 weights of a model, as far as they exist.
 
     Intel publishes many models as OpenVINO IR, compressed with NNCF, under names made from the
-    original's: ``OpenVINO/Qwen3-8B-int4-ov``.
+    original's: ``OpenVINO/Qwen3-8B-int4-ov``. Errors as in :func:`describe`.
 
     Args:
         hub_id: org/name of the original.
-
-    Raises:
-        PaddockError: the hub cannot be asked, see :func:`describe`.
     """
     publisher, _, name = hub_id.partition("/")
     found = []

@@ -132,12 +132,8 @@ def list_files(hub_id: str, access: HubAccess) -> HubModel:
 
 
 def _check_tensors(repo_id: str, file: RemoteFile, access: HubAccess) -> None:
-    """Check the dtypes in the header of a safetensors file: the configuration may not tell that the
-    weights are quantised.
-
-    Raises:
-        NotAModelError: they are.
-    """
+    """Raise NotAModelError if the header of a safetensors file has quantised weights, which the
+    configuration may not tell."""
     from huggingface_hub.errors import GatedRepoError
 
     try:
@@ -157,11 +153,7 @@ class Repository:
     """A repository as the hub describes it."""
 
     def __init__(self, hub_id: str, access: HubAccess) -> None:
-        """
-        Raises:
-            InvalidHubResponse, huggingface_hub.errors.HfHubHTTPError, httpx.HTTPError: see
-                :func:`list_files`.
-        """
+        """Ask the hub; errors as in :func:`list_files`."""
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

@@ -109,10 +109,7 @@ class ModelFiles:
         return content
 
     def refuse(self, what: str, advice: str) -> NoReturn:
-        """
-        Raises:
-            NotAModelError: with this predicate and this sentence.
-        """
+        """Raise NotAModelError with this predicate and this sentence."""
         raise NotAModelError(f"{self.name} {what}. {advice}")
 
 

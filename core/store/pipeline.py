@@ -48,12 +48,9 @@ def download(
     report: ProgressCallback,
     access: HubAccess | None,
 ) -> Download:
-    """Download a model from the hub, resuming an earlier attempt.
+    """Do what :func:`core.store.hub.fetch` does, into the home folder.
 
     Blocks while another process downloads the same model, and then returns its result.
-
-    Raises:
-        PaddockError: see :func:`core.store.hub.fetch`.
     """
     from core.store import hub
 
@@ -78,11 +75,8 @@ class Conversion:
     access: HubAccess | None
 
     def run(self) -> StoredModel:
-        """Download and convert the model, and move the result into the store.
-
-        Raises:
-            PaddockError: see :meth:`core.store.store.ModelStore.ensure`.
-        """
+        """Download and convert the model, and move the result into the store; errors as in
+        :meth:`core.store.store.ModelStore.ensure`."""
         source, settings = self.source, self.settings
         with self._clear_errors():
             self.folders.remove_leftovers(source.key, self.precision)
@@ -221,11 +215,7 @@ class Conversion:
 
 
 def _int4_record(report: WeightReport, used: Int4Settings | None) -> Int4Record:
-    """Describe INT4 weights.
-
-    Args:
-        used: settings of the compression; None for an imported IR.
-    """
+    """Describe INT4 weights, for which NNCF has used these settings; None for an imported IR."""
     if used is None:
         common = max(report.group_sizes, key=report.group_sizes.__getitem__)
         used = Int4Settings(report.symmetric, common, round(report.layer_share, 2))

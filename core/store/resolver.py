@@ -351,10 +351,7 @@ def _snapshot(folder: Path) -> Path:
 
 
 def _refuse_other_file(name: str) -> None:
-    """
-    Raises:
-        NotAModelError: the name is a file that is not a GGUF file; the message names its format.
-    """
+    """Raise NotAModelError if the name is a file, with its format in the message."""
     try:
         path = Path(name).expanduser()
         if not path.is_file():

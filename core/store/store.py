@@ -89,10 +89,7 @@ class ModelStore:
         return find_stored(source, precision, self._folders.models)
 
     def is_outdated(self, stored: StoredModel) -> bool:
-        """Return whether the source of a stored model has changed since its conversion.
-
-        Its next use converts it again.
-        """
+        """Return whether the source has changed, so that the next use converts it again."""
         try:
             return stored.differs_from(self.resolve(stored.name))
         except PaddockError:  # the source is gone, or is no model any more
@@ -167,11 +164,7 @@ class ModelStore:
     def fetch(
         self, source: Source, progress: ProgressCallback, access: HubAccess | None = None
     ) -> None:
-        """Download a model from the hub without converting it.
-
-        Raises:
-            PaddockError: see :func:`core.store.hub.fetch`.
-        """
+        """Download a model without converting it; see :func:`core.store.hub.fetch`."""
         self.settings.check_not_kiosk()
         download(source, self.settings, self._folders, progress, access)
         progress(Progress(Stage.DONE, f"{source.title} is downloaded.", 1.0))
@@ -181,9 +174,6 @@ class ModelStore:
 
         A stored model is found by its key and by its source, even if the source no longer exists:
         an FP16 or FP32 model in the store can be converted to other precisions.
-
-        Raises:
-            UnknownModelError, NotAModelError, CorruptModelError: see there.
         """
         try:
             return resolver.resolve(model)

@@ -35,11 +35,7 @@ def weights_label(precision: Precision, weights: str, recipe: str) -> str:
 
 
 def exactness_text(deviation: float) -> str:
-    """Describe how exactly weights that were kept as stored match the GGUF file.
-
-    Args:
-        deviation: see :class:`core.store.manifest.GgufRecord`.
-    """
+    """Describe :attr:`core.store.manifest.GgufRecord.deviation` of weights kept as stored."""
     if deviation == 0:
         return "All weights are identical to those in the file."
     return f"No weight differs from the file by more than {deviation:.2%} of the largest weight."
@@ -139,12 +135,7 @@ class StoredModel:
 
 
 def find_stored(source: Source, precision: Precision, models: Path) -> StoredModel | None:
-    """Return a model below the folder ``models``, or None; see
-    :meth:`core.store.store.ModelStore.get`.
-
-    Raises:
-        CorruptModelError: the manifest is missing or damaged.
-    """
+    """Do what :meth:`core.store.store.ModelStore.get` does, with the folder of all models."""
     folder = models / source.key / precision.value
     if not folder.is_dir():
         return None

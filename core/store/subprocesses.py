@@ -214,11 +214,7 @@ def stopped_message(source: Source, settings: Settings) -> str:
 def _check_settings(
     stored: StoredModel, int4: Int4Settings | None, int8: Int8Settings | None
 ) -> None:
-    """Check that a stored model has the requested compression settings.
-
-    Raises:
-        UserError: it has other settings; the message names them.
-    """
+    """Raise UserError if a stored model has other settings, which the message names."""
     actual, made, eight = "", stored.int4_requested, stored.manifest.int8
     if int4 is not None and made not in (None, int4):
         actual = made.text

@@ -1,7 +1,7 @@
 """Decide whether a model is supported from its list of files and its small files.
 
 The one check for repositories on a hub and for folders, before weights are downloaded or read.
-GGUF files have no configuration beside them: :mod:`core.store.gguf.header` checks their header.
+GGUF files have no configuration beside them: :mod:`core.store.gguf.summary` checks their header.
 """
 
 from __future__ import annotations
@@ -152,10 +152,7 @@ def _check_not_an_adapter(files: ModelFiles) -> None:
 
 
 def check_kind(files: ModelFiles) -> None:
-    """
-    Raises:
-        NotAModelError: by its card or its files, the model writes no text.
-    """
+    """Raise NotAModelError if the model writes no text by its card or its files."""
     names, card = files.names, files.card()
     task, library = str(card.get("pipeline_tag")), card.get("library_name")
     kind = _OTHER_TASKS.get(task)
@@ -206,10 +203,7 @@ def _refuse_other_ir(files: ModelFiles) -> NoReturn:
 
 
 def _refuse_gguf(files: ModelFiles) -> None:
-    """
-    Raises:
-        CorruptModelError, NotAModelError: there are GGUF files, of which none can be used.
-    """
+    """Raise CorruptModelError or NotAModelError if there are GGUF files: none can be used."""
     found = sorted(name for name in files.names if _GGUF.search(name))
     for name in found:
         if not name.lower().endswith(".gguf"):  # .gguf.part1of2, .gguf-split-a

@@ -139,10 +139,7 @@ def find_origin(
 
 
 def _check_reachable(source: Source, origin: Origin, wanted: Precision) -> None:
-    """
-    Raises:
-        UserError: the weights cannot be converted to a precision, or not be kept as stored.
-    """
+    """Raise UserError if weights cannot be converted to a precision, or not be kept as stored."""
     formats, choices = origin.formats, ", ".join(CONVERTED_PRECISIONS)
     if formats and not reaches(formats, wanted):
         own = precision_of(formats) or Precision.STORED
@@ -179,12 +176,8 @@ def known_parameters(source: Source, settings: Settings) -> int | None:
 
 
 def of_folder(folder: Path) -> Origin:
-    """Return the weights in a folder on disk, or in a GGUF file.
-
-    Raises:
-        NotAModelError, CorruptModelError: see :func:`core.store.checkpoint.inspect_checkpoint` and
-            :func:`core.store.gguf.summary.summary`.
-    """
+    """Return the weights in a folder on disk, or in a GGUF file; errors as in
+    :func:`core.store.checkpoint.inspect_checkpoint` and :func:`core.store.gguf.summary.summary`."""
     if folder.is_file():
         from core.store.gguf.summary import summary
 

@@ -37,10 +37,6 @@ _NOISY_LOGGER = "openvino.frontend.pytorch.utils"
 
 
 def _work(request: dict[str, Any], channel: Channel) -> None:
-    """
-    Raises:
-        PaddockError: the download or conversion failed; the parent shows it.
-    """
     _lower_priority()
     logging.getLogger(_NOISY_LOGGER).setLevel(logging.CRITICAL)
     disable_telemetry()

@@ -81,12 +81,7 @@ def write_companions(
 
 
 def check_tokenizer(file: GgufFile) -> None:
-    """Check that the tokenizer of a file is supported.
-
-    Raises:
-        NotAModelError: it is not.
-        CorruptModelError: a value has another type.
-    """
+    """Raise NotAModelError if the tokenizer of a file is not supported."""
     kind, pre = _kind(file)
     if kind != "llama" and (kind != "gpt2" or pre not in _SPLIT):
         raise NotAModelError(

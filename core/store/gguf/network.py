@@ -339,10 +339,8 @@ def _constant_of(raw: Any, shape: list[int], kind: ov.Type) -> Any:
 
 
 def _halves_order(heads: int, width: int) -> Any:
-    """Return the order of rows for rotary embedding of the two halves of a head.
-
-    llama.cpp rotates neighbouring channels instead.
-    """
+    """Return the order of rows for rotary embedding of the two halves of a head: llama.cpp rotates
+    neighbouring channels instead."""
     return np.arange(heads * width).reshape(heads, width // 2, 2).swapaxes(1, 2).reshape(-1)
 
 

@@ -58,12 +58,8 @@ class GgufSummary:
 
 
 def summary(path: Path) -> GgufSummary:
-    """Describe a file, with the other parts of a split model; cached until the files change.
-
-    Raises:
-        NotAModelError, CorruptModelError: see :func:`summarise` and
-            :func:`core.store.gguf.reader.read_gguf`.
-    """
+    """Describe a file, with the other parts of a split model; cached until the files change. Errors
+    as in :func:`summarise` and :func:`core.store.gguf.reader.read_gguf`."""
     states = []
     for name in part_names(path.name):
         try:
