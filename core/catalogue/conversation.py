@@ -20,23 +20,11 @@ from jinja2.meta import find_undeclared_variables
 
 from core.errors import BadRequestError, OptionError
 
-RESERVED_KWARGS = frozenset(
-    [
-        "add_generation_prompt",
-        "chat_template",
-        "continue_final_message",
-        "conversation",
-        "max_length",
-        "messages",
-        "padding",
-        "return_assistant_tokens_mask",
-        "return_dict",
-        "return_tensors",
-        "tokenize",
-        "tokenizer_kwargs",
-        "truncation",
-    ]
-)
+RESERVED_KWARGS = {
+    *("add_generation_prompt", "chat_template", "continue_final_message", "conversation"),
+    *("max_length", "messages", "padding", "return_assistant_tokens_mask", "return_dict"),
+    *("return_tensors", "tokenize", "tokenizer_kwargs", "truncation"),
+}
 """Parameters of ``apply_chat_template`` that are not variables of a template."""
 
 _MARKER = re.compile(r"<[^<>\n]{1,60}>|\[[^\[\]\n]{1,60}\]")
@@ -125,7 +113,7 @@ def render_conversation(
     """
     options = dict(template_kwargs or {})
     for name in options:
-        if not _uses(tokenizer.chat_template, name):
+        if name not in _variables(str(tokenizer.chat_template)):
             raise OptionError(
                 f"The chat template of this model does not use the variable {name!r}. Remove it "
                 "from chat_template_kwargs.",
@@ -189,23 +177,15 @@ _WRITTEN_PART = "{'type': 'text'"
 """A part of a content, written as Python does."""
 
 
-def _uses(template: Any, name: str) -> bool:
-    """Return whether a chat template reads a variable."""
-    source = _GENERATION_TAG.sub("", str(template))
-    variables = _variables(source)
-    if variables is None:
-        return re.search(rf"\b{re.escape(name)}\b", source) is not None
-    return name in variables
-
-
 @lru_cache(maxsize=16)
-def _variables(source: str) -> frozenset[str] | None:
-    """Return the variables that a chat template reads; None if Jinja does not understand it."""
+def _variables(template: str) -> frozenset[str]:
+    """Return the variables that a chat template reads; all its words if Jinja rejects it."""
+    source = _GENERATION_TAG.sub("", template)
     try:
         parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
         return frozenset(find_undeclared_variables(parsed))
     except TemplateError:
-        return None
+        return frozenset(re.findall(r"\w+", source))
 
 
 def _lost(render: Callable[[Sequence[Turn]], str], turns: Sequence[Turn]) -> list[int]:

@@ -26,14 +26,11 @@ LARGE_MODEL = 1_000_000_000
 """Number of parameters above which an FP32 checkpoint is loaded as FP16 for INT8 and INT4: the
 scales are FP16 anyway, and it halves the memory."""
 _SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_CONTEXT_LENGTHS = (
-    "max_position_embeddings",
-    "n_positions",
-    "max_seq_len",  # MPT, DBRX
-    "n_ctx",
-    "seq_length",
-    "max_sequence_length",
+CONTEXT_LENGTHS = (
+    *("max_position_embeddings", "n_positions"),
+    *("max_seq_len", "n_ctx", "seq_length", "max_sequence_length"),  # MPT, DBRX and others
 )
+"""Names of the context length in a ``config.json``."""
 _LARGEST_PACKED_SHARE = 0.1
 """Largest share of integers and 8-bit floats among the parameters of a checkpoint that is not
 quantised: masks and index tables."""
@@ -80,7 +77,7 @@ def is_ir(folder: Path) -> bool:
 
 def context_length(config: dict[str, Any]) -> int | None:
     """Return the context length in tokens from a ``config.json``, or None if not specified."""
-    for name in _CONTEXT_LENGTHS:
+    for name in CONTEXT_LENGTHS:
         if isinstance(config.get(name), int):
             return int(config[name])
     return None

@@ -24,6 +24,7 @@ from core.errors import ConversionError, CorruptModelError, NotAModelError
 from core.store.architectures import WITHOUT_VERSION_LIMIT
 from core.store.checkpoint import CheckpointInfo, inspect_checkpoint, is_ir, load_dtype
 from core.store.compress import compress_to_fit, generate_texts
+from core.store.formats import mix_text
 from core.store.library_env import (
     LIBRARY_ERRORS,
     as_conversion_error,
@@ -131,8 +132,8 @@ def convert(
     report = read_weights(target)
     if precision is not Precision.STORED and not report.is_really(precision):
         raise ConversionError(
-            f"The export produced {report.mix} instead of {precision.label} weights. Choose "
-            "another precision."
+            f"The export produced {mix_text(report.formats)} instead of {precision.label} weights. "
+            "Choose another precision."
         )
     return used, gguf
 

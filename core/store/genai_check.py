@@ -29,7 +29,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from core.hardware.devices import host_facts
-from core.store.checkpoint import read_json
+from core.store.checkpoint import CONTEXT_LENGTHS, read_json
 from core.store.library_env import LIBRARY_ERRORS, first_line
 from core.store.manifest import GenAICheck, GenAIOutcome
 from core.store.optimum_model import load_optimum_model
@@ -154,19 +154,9 @@ def _read(results_file: Path) -> dict[str, GenAICheck]:
 # The scaled-down configuration
 
 _IRRELEVANT = (
-    "_name_or_path",
-    "architectures",
-    "auto_map",
-    "dtype",
-    "id2label",
-    "initializer_range",
-    "label2id",
-    "pretraining_tp",
-    "quantization_config",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-    "vocab_size",
+    *("_name_or_path", "architectures", "auto_map", "dtype", "id2label", "initializer_range"),
+    *("label2id", "pretraining_tp", "quantization_config", "torch_dtype", "transformers_version"),
+    *("use_cache", "vocab_size"),
 )
 """Fields that do not affect the attention, besides token ids, epsilons and dropout rates."""
 
@@ -177,22 +167,8 @@ _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_he
 _KV_HEADS = ("num_key_value_heads", "num_kv_heads", "kv_n_heads")
 _WIDTHS = ("hidden_size", "d_model", "n_embd")
 _INNER = (
-    "intermediate_size",
-    "ffn_dim",
-    "n_inner",
-    "ffn_hidden_size",
-    "moe_intermediate_size",
-    "shared_expert_intermediate_size",
-    "shared_intermediate_size",
-    "intermediate_size_mlp",
-)
-_LENGTHS = (
-    "max_position_embeddings",
-    "n_positions",
-    "n_ctx",
-    "max_seq_len",
-    "max_sequence_length",
-    "seq_length",
+    *("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "moe_intermediate_size"),
+    *("shared_expert_intermediate_size", "shared_intermediate_size", "intermediate_size_mlp"),
 )
 _WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_chunk_size")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -207,7 +183,8 @@ def scaled_down_config(config: Mapping[str, Any]) -> dict[str, Any]:
     or not a power of two, because ALiBi's slopes depend on it.
     """
     heads = _first(config, _HEADS) or 4
-    longest, original = _first(config, _LENGTHS), config.get("original_max_position_embeddings")
+    longest = _first(config, CONTEXT_LENGTHS)
+    original = config.get("original_max_position_embeddings")
     own_size = config.get("head_dim")
     usual_size = (_first(config, _WIDTHS) or 0) // heads
     few = 4 if heads & (heads - 1) == 0 else 6
@@ -252,7 +229,7 @@ def _scaled(name: str, value: Any, heads: int, layers: int) -> Any:
         (_KV_HEADS, heads // 2),
         (_WIDTHS, heads * _HEAD_SIZE),
         (_INNER, 2 * _HEAD_SIZE),
-        (_LENGTHS, _POSITIONS),
+        (CONTEXT_LENGTHS, _POSITIONS),
         (_WINDOWS, _WINDOW),
         (("original_max_position_embeddings",), _ORIGINAL_LENGTH),
         (("partial_rotary_factor", "rotary_pct"), value if value == 1 else 0.5),

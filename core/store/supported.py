@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from core.errors import CorruptModelError
 from core.store.architectures import EXPORTED, cannot_export, known_to_transformers
@@ -65,7 +65,6 @@ _CLASS_STEMS = {"hunyuan_v1_dense": "hunyuandensev1"}
 class Selection:
     """A supported model, and the files of it that are needed."""
 
-    kind: Literal["checkpoint", "ir"]
     weights: tuple[str, ...]
     """Weight files; for an IR, its XML file first."""
     others: tuple[str, ...]
@@ -106,7 +105,7 @@ def check_supported(files: ModelFiles) -> Selection:
         _refuse_incomplete(files, has_weights=False)
     _check_tokenizer(files, config)
     others = _others(files, is_ir=is_ir) | index
-    return Selection("ir" if is_ir else "checkpoint", weights, tuple(sorted(others)), config)
+    return Selection(weights, tuple(sorted(others)), config)
 
 
 def needed_files(files: ModelFiles) -> list[str]:

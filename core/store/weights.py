@@ -19,14 +19,7 @@ from xml.etree import ElementTree
 
 from core.catalogue import Precision
 from core.errors import CorruptModelError, NotAModelError
-from core.store.formats import (
-    INDEX_TYPES,
-    bits_of,
-    format_of,
-    leading_format,
-    mix_text,
-    precision_of,
-)
+from core.store.formats import INDEX_TYPES, bits_of, format_of, precision_of
 
 IR_XML = "openvino_model.xml"
 IR_BIN = "openvino_model.bin"
@@ -35,19 +28,10 @@ _FOUR_BITS = ("u4", "i4", "nf4")
 _EIGHT_BITS = ("u8", "i8")
 _ATTENTION = "ScaledDotProductAttention"
 
-_CACHE_STEPS = (
-    "Broadcast",
-    "Concat",
-    "Convert",
-    "Gather",
-    "Reshape",
-    "Slice",
-    "Squeeze",
-    "StridedSlice",
-    "Tile",
-    "Transpose",
-    "Unsqueeze",
-)
+_CACHE_STEPS = {
+    *("Broadcast", "Concat", "Convert", "Gather", "Reshape", "Slice", "Squeeze"),
+    *("StridedSlice", "Tile", "Transpose", "Unsqueeze"),
+}
 """Layers between the state of a KV cache and the attention that reads it: they move keys and values
 without computing."""
 
@@ -124,19 +108,9 @@ class WeightReport:
         return self.share(_FOUR_BITS)
 
     @property
-    def name(self) -> str:
-        """Name of the weights' precision: INT4, MXFP4, BF16 …; see :func:`leading_format`."""
-        return leading_format(self.formats)
-
-    @property
     def precision(self) -> Precision | None:
         """Precision of the weights; None for one that only can be kept as stored."""
         return precision_of(self.formats)
-
-    @property
-    def mix(self) -> str:
-        """The formats with their shares; see :func:`mix_text`."""
-        return mix_text(self.formats)
 
     def is_really(self, precision: Precision) -> bool:
         """Return whether a conversion to this precision succeeded: all weights but biases and

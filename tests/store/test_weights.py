@@ -13,7 +13,7 @@ import pytest
 from core.catalogue import CONVERTED_PRECISIONS, Precision
 from core.errors import CorruptModelError
 from core.store import StoredModel
-from core.store.formats import leading_format
+from core.store.formats import leading_format, mix_text
 from core.store.weights import IR_BIN, IR_XML, read_graph, read_weights
 
 Converted = Callable[[str, Precision], StoredModel]
@@ -106,7 +106,8 @@ def test_a_type_is_named_also_if_it_is_unknown(
     path = tmp_path / IR_XML
     path.write_text(LAYERS.format(kind=kind))
     report = read_graph(path)
-    assert (report.name, report.mix, report.parameters) == (name, mix, 8 * 64)
+    named = (leading_format(report.formats), mix_text(report.formats))
+    assert (*named, report.parameters) == (name, mix, 8 * 64)
     assert (report.precision is None) is (name not in ("INT4", "NF4"))
 
 

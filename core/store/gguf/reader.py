@@ -41,19 +41,8 @@ _LONGEST_NAME = 2**16
 """Longest key or tensor name in bytes; the format's limit for keys, far above any tensor name."""
 _MOST_DIMENSIONS = 4
 
-_SCALARS = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
+_SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIif?Qqd", strict=True))
+"""Types of values by their number in the file, as in :mod:`struct`."""
 _STRING, _ARRAY = 8, 9
 
 
