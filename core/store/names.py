@@ -57,11 +57,6 @@ def quantisation_of(stem: str) -> str | None:
     return found[1] if found else None
 
 
-def one_spelling(selector: str) -> str:
-    """Return the name of a quantisation in capitals, so that it has one key; others unchanged."""
-    return selector.upper() if re.fullmatch(_NAME, selector, re.IGNORECASE) else selector
-
-
 def hub_name(name: str) -> tuple[str, str | None] | None:
     """Return the Hugging Face id and the chosen GGUF file; None if the name is neither.
 
@@ -75,6 +70,7 @@ def hub_name(name: str) -> tuple[str, str | None] | None:
         return None
     if found["file"] is not None:
         return found["id"], found["folders"].replace("/", "-") + stem_of(found["file"])
-    if found["quantisation"] is not None:
-        return found["id"], one_spelling(found["quantisation"])
-    return found["id"], None
+    chosen = found["quantisation"]
+    if chosen is not None and re.fullmatch(_NAME, chosen, re.IGNORECASE):
+        chosen = chosen.upper()  # so that it has one key
+    return found["id"], chosen

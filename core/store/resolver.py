@@ -200,7 +200,9 @@ def resolve(model: str) -> Source:
         return _from_row(rows[name])
     path = _existing_path(path_of(name))
     if path is not None:
-        return _local(path)
+        source = _from_folder(path) if path.is_dir() else _from_gguf(path)
+        _LOCAL[source.key] = source
+        return source
     found = hub_name(name)
     if found is None:
         _refuse_other_file(name)
@@ -232,7 +234,8 @@ def check_confined(name: str, root: Path) -> None:
     Raises:
         AccessDeniedError: the path is outside ``root``, or contains a link to a path outside.
     """
-    if _is_catalogue_or_hub_name(name):
+    name = name.strip()
+    if name in catalogue() or (hub_name(name) is not None and _existing_path(name) is None):
         return
     refusal = AccessDeniedError(
         f"Remote users can only use model folders and GGUF files below {root}. Put the model "
@@ -240,7 +243,7 @@ def check_confined(name: str, root: Path) -> None:
     )
     try:
         outermost = root.resolve()
-        folder = Path(name.strip()).expanduser().resolve()
+        folder = Path(name).expanduser().resolve()
         if outermost not in folder.parents or not (folder.is_dir() or is_gguf(folder)):
             raise refusal
         for number, path in enumerate(folder.rglob("*")):
@@ -248,13 +251,6 @@ def check_confined(name: str, root: Path) -> None:
                 raise refusal
     except (OSError, RuntimeError, ValueError) as error:  # too long, NUL, circular links
         raise refusal from error
-
-
-def _is_catalogue_or_hub_name(model: str) -> bool:
-    name = model.strip()
-    if name in catalogue():
-        return True
-    return hub_name(name) is not None and _existing_path(name) is None
 
 
 def _from_row(row: CatalogueModel) -> Source:
@@ -324,12 +320,6 @@ def _existing_path(name: str) -> Path | None:
         return path if path.is_dir() else None
     except (OSError, RuntimeError, UnicodeError):
         return None
-
-
-def _local(path: Path) -> Source:
-    source = _from_folder(path) if path.is_dir() else _from_gguf(path)
-    _LOCAL[source.key] = source
-    return source
 
 
 def _from_gguf(path: Path) -> Source:

@@ -122,17 +122,17 @@ def read_headers(files: Mapping[str, int], read: Callable[[str, int], bytes]) ->
     Raises:
         CorruptModelError, NotAModelError: see :func:`core.store.gguf.reader.parse`.
     """
-    return joined([_read_header(name, size, read) for name, size in files.items()])
-
-
-def _read_header(name: str, size: int, read: Callable[[str, int], bytes]) -> GgufFile:
-    wanted, label = _FIRST_READ, PurePosixPath(name).name
-    while True:
-        wanted = min(wanted, size)
-        data = np.frombuffer(read(name, wanted), dtype=np.uint8)
-        try:
-            return parse(label, data, size)
-        except MoreNeeded:
-            if wanted >= min(size, _LARGEST_HEADER):
-                return parse(label, data, len(data))  # raises: it is truncated
-            wanted *= 4
+    parts = []
+    for name, size in files.items():
+        wanted, label, part = _FIRST_READ, PurePosixPath(name).name, None
+        while part is None:
+            wanted = min(wanted, size)
+            data = np.frombuffer(read(name, wanted), dtype=np.uint8)
+            try:
+                part = parse(label, data, size)
+            except MoreNeeded:
+                if wanted >= min(size, _LARGEST_HEADER):
+                    parse(label, data, len(data))  # raises: it is truncated
+                wanted *= 4
+        parts.append(part)
+    return joined(parts)
