@@ -34,8 +34,8 @@ _SCALE_BYTES = 2.0
 _GRAPH_BYTES_PER_LAYER = 120_000
 """Size of the XML of one transformer layer."""
 
-_DEFAULT_LAYERS = 32
-"""Number of layers if the configuration does not specify it."""
+_TYPICAL_SHAPE = Shape(4096, 32, 32, 32, 4096, vocabulary=0, positions=0, tied_embeddings=True)
+"""If the configuration does not specify all sizes."""
 
 _TOKENIZER_BYTES_PER_TOKEN = 110
 """Size of tokenizer.json, and of the tokenizer and detokenizer as OpenVINO models."""
@@ -208,17 +208,13 @@ def group_note(shape: Shape | None, int4: Int4Settings) -> str | None:
 
 def result_bytes(origin: Origin, precision: Precision, int4: Int4Settings) -> int:
     """Return the size in bytes of the converted model's folder."""
-    count, hidden, vocabulary = origin.parameters, 4096, 0
-    other = _GRAPH_BYTES_PER_LAYER * _DEFAULT_LAYERS
-    if origin.shape is not None:
-        shape = origin.shape
-        hidden, vocabulary = shape.hidden, shape.vocabulary
-        other = _GRAPH_BYTES_PER_LAYER * shape.layers + _TOKENIZER_BYTES_PER_TOKEN * vocabulary
-    tied = origin.shape is not None and origin.shape.tied_embeddings
-    outside = min(vocabulary * hidden * (1 if tied else 2), count)
+    shape, count = _shape(origin), origin.parameters
+    other = _GRAPH_BYTES_PER_LAYER * shape.layers + _TOKENIZER_BYTES_PER_TOKEN * shape.vocabulary
     if precision is Precision.STORED:
         return int(origin.weight_bytes + other)
-    width, outer_width = weight_widths(precision, int4, hidden)
+    matrices = 1 if shape.tied_embeddings else 2
+    outside = min(shape.vocabulary * shape.hidden * matrices, count)
+    width, outer_width = weight_widths(precision, int4, shape.hidden)
     return int(width * (count - outside) + outer_width * outside + other)
 
 
@@ -230,11 +226,10 @@ def token_bytes(origin: Origin, precision: Precision, int4: Int4Settings) -> int
     """
     if precision is Precision.STORED:
         return stored_token_bytes(origin)
-    shape, count = origin.shape, origin.parameters
-    hidden = shape.hidden if shape else 4096
-    matrix = min(shape.vocabulary * hidden, count) if shape else 0
+    shape = _shape(origin)
+    matrix = min(shape.vocabulary * shape.hidden, origin.parameters)
     layers = max(_active_parameters(origin) - matrix, 0)
-    width, outer_width = weight_widths(precision, int4, hidden)
+    width, outer_width = weight_widths(precision, int4, shape.hidden)
     return int(width * layers + outer_width * matrix)
 
 
@@ -244,10 +239,13 @@ def stored_token_bytes(origin: Origin) -> int:
 
 
 def _active_parameters(origin: Origin) -> float:
-    shape, count = origin.shape, origin.parameters
-    tied = shape is None or shape.tied_embeddings
-    looked_up = 0 if tied else min(shape.vocabulary * shape.hidden, count)
+    shape, count = _shape(origin), origin.parameters
+    looked_up = 0 if shape.tied_embeddings else min(shape.vocabulary * shape.hidden, count)
     return (count - looked_up) * active_share(shape, count)
+
+
+def _shape(origin: Origin) -> Shape:
+    return origin.shape or _TYPICAL_SHAPE
 
 
 def weight_widths(precision: Precision, int4: Int4Settings, hidden: int) -> tuple[float, float]:
@@ -275,7 +273,8 @@ def scratch_bytes(origin: Origin, precision: Precision) -> int:
     """Return the disk space in bytes for the export before compression, 0 if there is none."""
     if origin.is_ir or not precision.compressed:
         return 0
-    return int(origin.parameters * _loaded_width(origin, precision))
+    dtype = load_dtype(origin.dtype, origin.parameters, precision)
+    return origin.parameters * TORCH_DTYPE_BYTES[dtype]
 
 
 def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int:
@@ -283,42 +282,29 @@ def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int
     memory-mapped files."""
     if origin.is_ir and precision in (origin.precision, Precision.STORED):
         return int(_LIBRARY_MEMORY)  # the weight file is linked or copied
-    stages = [_LIBRARY_MEMORY]
+    stages, shape = [_LIBRARY_MEMORY], _shape(origin)
+    matrix, loaded = shape.vocabulary * shape.hidden, 0
+    if not origin.is_ir:
+        dtype = load_dtype(origin.dtype, origin.parameters, precision)
+        loaded = origin.parameters * TORCH_DTYPE_BYTES[dtype]
     if origin.is_gguf:
         kept = precision in (Precision.STORED, Precision.FP32)
         built = result_bytes(origin, precision if kept else Precision.FP16, int4)
-        matrix = origin.shape.vocabulary * origin.shape.hidden if origin.shape else 0
         stages.append(_GGUF_MEMORY + built + origin.weight_bytes + _UNPACKING_MEMORY * matrix)
     if precision.compressed:
-        stages.append(_compression_memory(origin, precision, int4))
+        # The peak is at the embeddings or at the end, see the constants.
+        result = result_bytes(origin, precision, int4)
+        working = max(_LARGEST_MATRIX_WIDTH * matrix, result + _LAST_MATRIX_WIDTH * matrix)
+        if precision.int4 and int4.scale_estimation:  # inference maps the weights and repacks them
+            working += 2 * (loaded or 2 * origin.parameters)
+        stages.append(_COMPRESSION_MEMORY + working)
     elif origin.is_ir:
         stages.append(_LIBRARY_MEMORY + origin.weight_bytes)  # mapped, and rounded while saved
     if not (origin.is_ir or origin.is_gguf):
-        layers = origin.shape.layers if origin.shape else _DEFAULT_LAYERS
-        exporting = _EXPORT_MEMORY + _MEMORY_PER_LAYER * layers
-        loaded = origin.parameters * _loaded_width(origin, precision)
-        if load_dtype(origin.dtype, origin.parameters, precision) == origin.dtype:
-            stages.append(exporting + loaded)  # weights stay memory-mapped
-        else:
+        stages.append(_EXPORT_MEMORY + _MEMORY_PER_LAYER * shape.layers + loaded)
+        if dtype != origin.dtype:  # else the weights stay memory-mapped
             stages.append(_LIBRARY_MEMORY + loaded + origin.weight_bytes)
-            stages.append(exporting + loaded)
     return int(max(stages))
-
-
-def _loaded_width(origin: Origin, precision: Precision) -> int:
-    """Return the bytes per parameter of a checkpoint when loaded for this precision."""
-    return TORCH_DTYPE_BYTES[load_dtype(origin.dtype, origin.parameters, precision)]
-
-
-def _compression_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> float:
-    """Return the peak while NNCF compresses: at the embeddings or at the end, see the constants."""
-    matrix = origin.shape.vocabulary * origin.shape.hidden if origin.shape else 0
-    result = result_bytes(origin, precision, int4)
-    working = max(_LARGEST_MATRIX_WIDTH * matrix, result + _LAST_MATRIX_WIDTH * matrix)
-    if precision.int4 and int4.scale_estimation:
-        width = 2 if origin.is_ir else _loaded_width(origin, precision)
-        working += 2 * width * origin.parameters  # inference maps the weights and repacks them
-    return _COMPRESSION_MEMORY + working
 
 
 def missing_bytes(source: Source, settings: Settings, hub: HubModel | None = None) -> int:

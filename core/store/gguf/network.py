@@ -16,6 +16,7 @@ import openvino as ov
 from openvino import opset15 as ops
 from openvino.op.util import Variable, VariableInfo
 
+from core.catalogue.shapes import transformers_config
 from core.errors import CorruptModelError, NotAModelError
 from core.store.gguf.blocks import Floats, Groups
 from core.store.gguf.reader import GgufFile, Tensor, shape_of
@@ -48,24 +49,10 @@ def config_of(file: GgufFile) -> dict[str, Any]:
     Raises:
         CorruptModelError: a value is missing or impossible.
     """
-    shape = shape_of(file)
-    names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-    width = file.value("{arch}.attention.key_length", int, shape.hidden // shape.heads)
-    return {
-        "architectures": [names[file.architecture]],
-        "model_type": file.architecture,
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.intermediate,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": width,
+    return transformers_config(file.architecture, shape_of(file)) | {
+        "architectures": [f"{file.architecture.capitalize()}ForCausalLM"],
         "hidden_act": "silu",
-        "vocab_size": shape.vocabulary,
-        "max_position_embeddings": shape.positions,
         "rms_norm_eps": file.value("{arch}.attention.layer_norm_rms_epsilon", float),
-        "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
-        "tie_word_embeddings": shape.tied_embeddings,
         "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": file.metadata.get("tokenizer.ggml.eos_token_id"),
         "pad_token_id": file.metadata.get("tokenizer.ggml.padding_token_id"),
@@ -80,8 +67,7 @@ class _Builder:
         self.deviation = 0.0
         self.unused = set(file.tensors)
         self.sinks: list[Any] = []
-        heads = self.shape.heads
-        self.head_width = file.value("{arch}.attention.key_length", int, self.shape.hidden // heads)
+        self.head_width = self.shape.head_width
         self.epsilon = file.value("{arch}.attention.layer_norm_rms_epsilon", float)
 
     def build(self) -> ov.Model:

@@ -131,6 +131,7 @@ def shape_of(file: GgufFile) -> Shape:
         positions=file.value("{arch}.context_length", int),
         rope_theta=float(file.value("{arch}.rope.freq_base", float, 10_000.0)),
         tied_embeddings="output.weight" not in file.tensors,
+        head_dim=file.value("{arch}.attention.key_length", int, hidden // heads),
         experts=file.value("{arch}.expert_count", int, 0),
         active_experts=file.value("{arch}.expert_used_count", int, 0),
         expert_intermediate=file.value("{arch}.expert_feed_forward_length", int, 0),
