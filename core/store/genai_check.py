@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from core.hardware.devices import host_facts
 from core.store.checkpoint import CONTEXT_LENGTHS, read_json
@@ -64,6 +64,9 @@ so that no user waits for a check before the first answer."""
 
 _LIBRARIES = ("openvino", "openvino-genai", "optimum-intel", "transformers")
 """Libraries on whose versions a result depends."""
+
+_RESULTS = TypeAdapter(list[GenAICheck])
+"""Content of the file of results."""
 
 _WINDOW = 16
 _ORIGINAL_LENGTH = 24
@@ -111,9 +114,7 @@ def genai_check(folder: Path, results_file: Path) -> GenAICheck:
         check = compare_runtimes(config).model_copy(update={"key": _key(config)})
         rows = [*_read(results_file).values(), check]
         aside = results_file.with_suffix(".new")
-        aside.write_text(
-            json.dumps([row.model_dump(mode="json") for row in rows], indent=2), encoding="utf-8"
-        )
+        aside.write_bytes(_RESULTS.dump_json(rows, indent=2))
         aside.replace(results_file)
         return check
 
@@ -141,11 +142,10 @@ def _versions() -> list[str]:
 
 def _read(results_file: Path) -> dict[str, GenAICheck]:
     try:
-        rows = json.loads(results_file.read_text(encoding="utf-8"))
-        results = [GenAICheck.model_validate(row) for row in rows]
+        results = _RESULTS.validate_json(results_file.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, ValidationError) as error:
+    except (OSError, ValidationError) as error:
         log.warning("%s cannot be read; its checks are repeated: %s", results_file, error)
         return {}
     return {result.key: result for result in results}

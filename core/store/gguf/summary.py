@@ -5,6 +5,7 @@ Pages and commands use it for files on disk and for files on a hub before they a
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -83,7 +84,8 @@ def summarise(file: GgufFile) -> GgufSummary:
             supported.
         CorruptModelError: a value is missing or impossible.
     """
-    what = _unsupported_feature(file)
+    shape = shape_of(file)
+    what = _unsupported_feature(file, shape.head_width)
     if what is not None:
         raise NotAModelError(
             f"{file.name} is a model with {what}, which is not supported for GGUF files. "
@@ -98,29 +100,28 @@ def summarise(file: GgufFile) -> GgufSummary:
             f"{file.name} is an embedding or reranking model, which does not write text. Choose an "
             "instruction model."
         )
-    shape = shape_of(file)
     check_tokenizer(file)
-    types: dict[str, int] = {}
-    of_layers: dict[str, int] = {}
+    types: Counter[str] = Counter()
+    of_layers: Counter[str] = Counter()
     for tensor in file.tensors.values():
-        types[tensor.type.name] = types.get(tensor.type.name, 0) + tensor.count
+        types[tensor.type.name] += tensor.count
         if tensor.name.startswith("blk."):
-            of_layers[tensor.type.name] = of_layers.get(tensor.type.name, 0) + tensor.count
+            of_layers[tensor.type.name] += tensor.count
     if not of_layers:
         raise unreadable(file.name, "it has no layers")
     built = file.architecture in BUILT
     return GgufSummary(
         architecture=THROUGH_TRANSFORMERS.get(file.architecture, file.architecture),
         shape=shape,
-        parameters=sum(types.values()),
-        types=dict(sorted(types.items(), key=lambda item: -item[1])),
-        recipe=max(of_layers, key=of_layers.__getitem__),
+        parameters=types.total(),
+        types=dict(types.most_common()),
+        recipe=of_layers.most_common(1)[0][0],
         bytes=file.bytes,
         kept=built and all(tensor.type.kept for tensor in file.tensors.values()),
     )
 
 
-def _unsupported_feature(file: GgufFile) -> str | None:
+def _unsupported_feature(file: GgufFile, width: int) -> str | None:
     """Return a feature that the file's architecture may have, and would be lost silently."""
     scaling = file.value("{arch}.rope.scaling.type", str, "none")
     if scaling not in ("none", "linear"):
@@ -129,12 +130,6 @@ def _unsupported_feature(file: GgufFile) -> str | None:
         if "rope_factors_long.weight" in file.tensors:
             return "rotary factors for long texts"
         return "linear rotary scaling" if scaling == "linear" else None
-    width = file.value(
-        "{arch}.attention.key_length",
-        int,
-        file.value("{arch}.embedding_length", int)
-        // file.value("{arch}.attention.head_count", int),
-    )
     if file.value("{arch}.expert_count", int, 0):
         return "experts"
     if file.value("{arch}.rope.dimension_count", int, width) != width or width % 2:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConversionError, NotAModelError
-from core.store.gguf.reader import THROUGH_TRANSFORMERS, GgufFile
+from core.store.gguf.reader import THROUGH_TRANSFORMERS, GgufFile, shape_of
 from core.store.library_env import LIBRARY_ERRORS, first_line
 
 _FIELDS = {
@@ -82,14 +82,11 @@ def _config(read: dict[str, Any], file: GgufFile) -> Any:
     fields = dict(read) | {"architectures": None}
     fields.pop("_model_name_or_path", None)
     fields["model_type"] = THROUGH_TRANSFORMERS[file.architecture]
-    prefix = file.architecture
-    theta = file.value("{arch}.rope.freq_base", float, 10_000.0)
-    heads = file.value("{arch}.attention.head_count", int)
-    usual = file.value("{arch}.embedding_length", int) // heads
-    width = file.value("{arch}.attention.key_length", int, usual)
+    shape = shape_of(file)
+    theta, width = shape.rope_theta, shape.head_width
     rotated = file.value("{arch}.rope.dimension_count", int, width)
     for key, name in _FIELDS.items():
-        if (value := file.metadata.get(f"{prefix}.{key}")) is not None:
+        if (value := file.metadata.get(f"{file.architecture}.{key}")) is not None:
             fields[name] = value
     fields.pop("rope_theta", None)
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
