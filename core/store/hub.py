@@ -26,7 +26,6 @@ from core.store.hub_listing import (
     Repository,
     list_files,
     read_content,
-    remove_stale_files,
     request_headers,
 )
 from core.store.progress import Progress, ProgressCallback, Stage
@@ -36,6 +35,8 @@ COMPLETE_MARK = "paddock-download.json"
 """Written last; contains the revision and the file sizes of a complete download."""
 
 _LARGEST_XML = 256 * 2**20
+
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".xml", ".index.json", ".part")
 
 READY_PUBLISHER = "OpenVINO"
 
@@ -179,7 +180,12 @@ def fetch(
     with readable_errors(hub_id, access):
         model = list_files(hub_id, access)
         folder.mkdir(parents=True, exist_ok=True)
-        remove_stale_files(folder, model.needed)
+        # Partial files and weights that are not, or no longer, in the repository.
+        current = {name for file in model.needed for name in (file.name, file.part_name)}
+        for path in folder.rglob("*"):
+            name = path.relative_to(folder).as_posix()
+            if name.endswith(_WEIGHT_SUFFIXES) and name not in current and path.is_file():
+                path.unlink()
         meter = Meter(model.needed, folder, on_progress)
         free = free_bytes(folder)
         if meter.missing > free:

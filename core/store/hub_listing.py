@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import NotAModelError, UnknownModelError
@@ -34,8 +33,6 @@ LARGEST_JSON = 32 * 2**20
 
 _SAFETENSORS_START = 256 * 2**10
 """Bytes of a safetensors file that are requested at first; most headers are shorter."""
-
-_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".xml", ".index.json", ".part")
 
 
 class InvalidHubResponse(Exception):
@@ -288,12 +285,3 @@ def _file_metadata(name: str, url: str, revision: str, access: HubAccess) -> Rem
         git_sha1=etag if re.fullmatch("[0-9a-f]{40}", etag) else None,
         revision=revision,
     )
-
-
-def remove_stale_files(folder: Path, files: tuple[RemoteFile, ...]) -> None:
-    """Remove partial files and weights that are not, or no longer, in the repository."""
-    current = {name for file in files for name in (file.name, file.part_name)}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if name.endswith(_WEIGHT_SUFFIXES) and name not in current and path.is_file():
-            path.unlink()

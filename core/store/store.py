@@ -228,29 +228,22 @@ class ModelStore:
             precision = source.default_precision
             if source.kind is not SourceKind.HUB or source.is_gguf:
                 return precision
-            return self._ir_precision(source, access, ask_hub=ask_hub) or precision
+            formats = {}
+            if (folder := original_folder(source, self.settings)) is not None:
+                formats = of_folder(folder).formats
+            elif stored := [each for each in self.list() if each.key == source.key]:
+                kept = [each for each in stored if each.kept_unchanged]
+                formats = kept[0].formats if kept else {}
+            elif ask_hub and source.model is None:
+                from core.store.hub import describe
+
+                found = describe(str(source.location), access).ir
+                formats = found.formats if found is not None else {}
+            if not formats or reaches(formats, DEFAULT_PRECISION):
+                return precision
+            return precision_of(formats) or Precision.STORED
         except PaddockError:
             return DEFAULT_PRECISION
-
-    def _ir_precision(
-        self, source: Source, access: HubAccess | None, *, ask_hub: bool
-    ) -> Precision | None:
-        """Return the precision of a hub's OpenVINO model without the default precision, or None."""
-        if (folder := original_folder(source, self.settings)) is not None:
-            formats = of_folder(folder).formats
-        elif stored := [each for each in self.list() if each.key == source.key]:
-            kept = [each for each in stored if each.kept_unchanged]
-            formats = kept[0].formats if kept else {}
-        elif ask_hub and source.model is None:
-            from core.store.hub import describe
-
-            found = describe(str(source.location), access).ir
-            formats = found.formats if found is not None else {}
-        else:
-            return None
-        if not formats or reaches(formats, DEFAULT_PRECISION):
-            return None
-        return precision_of(formats) or Precision.STORED
 
     def verify(self, stored: StoredModel, *, full: bool) -> StoredModel:
         """Check the files of a stored model against its manifest.

@@ -213,8 +213,3 @@ TENSOR_TYPES = {
     39: TensorType("MXFP4", 32, 17),
 }
 """Supported types by their number in the file."""
-
-OTHER_TYPES = {
-    9: "Q8_1", 15: "Q8_K", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 40: "NVFP4",
-}  # fmt: skip
-"""Names of unsupported types, for the error message."""

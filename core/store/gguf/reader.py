@@ -19,7 +19,7 @@ import numpy as np
 
 from core.catalogue import Shape
 from core.errors import CorruptModelError, NotAModelError
-from core.store.gguf.blocks import OTHER_TYPES, TENSOR_TYPES, Bytes, Floats, Groups, TensorType
+from core.store.gguf.blocks import TENSOR_TYPES, Bytes, Floats, Groups, TensorType
 from core.store.names import part_names
 
 BUILT = ("llama", "qwen2", "qwen3")
@@ -258,8 +258,11 @@ def _tensors(
         shape = tuple(cursor.scalar("Q") for _ in range(dimensions))
         number, offset = cursor.scalar("I"), cursor.scalar("Q")
         if number not in TENSOR_TYPES:
+            from gguf import GGMLQuantizationType
+
+            names = {each.value: each.name for each in GGMLQuantizationType}
             raise NotAModelError(
-                f"{file_name} has tensors of type {OTHER_TYPES.get(number, number)} "
+                f"{file_name} has tensors of type {names.get(number, number)} "
                 f"({name[:80]}), which are not supported. Choose another quantisation of the "
                 "model, such as Q4_K_M or Q8_0."
             )
