@@ -516,16 +516,16 @@ def test_disk_error_during_the_download(
     kind: type[Exception],
     words: str,
 ) -> None:
-    append = download_module._PartialFile.append
+    set_size = download_module.Meter.set_size
 
-    def fail(partial, chunk: bytes) -> None:
-        if partial.size > 10_000:
+    def fail(meter: download_module.Meter, name: str, size: int, received: int = 0) -> None:
+        if name == WEIGHTS and size > 10_000:
             raise OSError(number, "the disk says no")
-        append(partial, chunk[:4096])
+        set_size(meter, name, size, received)
 
     with pytest.MonkeyPatch.context() as patch:
         hub.cut_after(10**9, times=99)  # small chunks
-        patch.setattr(download_module._PartialFile, "append", fail)
+        patch.setattr(download_module.Meter, "set_size", fail)
         fails(there, access, kind, words)
     hub.heal()
     works(there, access, repository)

@@ -388,7 +388,7 @@ def test_memory_that_runs_out_leaves_nothing(
     def too_large(*_arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(convert, "compress", too_large)
+    monkeypatch.setattr(convert, "compress_to_fit", too_large)
     with pytest.raises(NotEnoughMemoryError, match="memory ran out"):
         store.ensure(source, INT8)
     assert work_folders(settings) == []
