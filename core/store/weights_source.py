@@ -76,7 +76,7 @@ def original_folder(source: Source, settings: Settings) -> Path | None:
 def stored_ir(source: Source, precision: Precision, settings: Settings) -> Origin | None:
     """Return an IR of the same model in the store that can be converted to this precision."""
     for have in (Precision.FP16, Precision.FP32):
-        if not reaches({have.label: 1}, precision) or have is precision:
+        if precision in (have, Precision.STORED) or not reaches({have.label: 1}, precision):
             continue
         with suppress(CorruptModelError):
             if (stored := find_stored(source, have, settings.models_dir)) is not None:
@@ -112,7 +112,7 @@ def find_origin(
     folder = original_folder(source, settings)
     if folder is not None:
         origin = of_folder(folder)
-    elif precision is not Precision.STORED and (stored := stored_ir(source, precision, settings)):
+    elif (stored := stored_ir(source, precision, settings)) is not None:
         return stored
     elif source.kind is not SourceKind.HUB:
         raise NotAModelError(f"{source.location} is missing. Restore it, or choose another model.")
