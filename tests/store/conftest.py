@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from core.catalogue import Precision
 from core.settings import Settings
 from core.store import ModelStore, StoredModel, resolve
 from tests.builders import tiny_checkpoint
+from tests.store.hub_server import Hub
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +21,19 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run tests offline: the hub refuses connections at once, and there is no token."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``huggingface_hub`` send requests, to a local hub."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    """A local hub without repositories."""
+    with Hub() as server:
+        yield server
 
 
 @pytest.fixture

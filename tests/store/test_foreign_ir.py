@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
 
 from core.catalogue import Precision
 from core.errors import PaddockError, UserError
@@ -24,13 +23,10 @@ from core.units import int4_text
 from tests.builders import edit_json, tiny_checkpoint
 from tests.store.hub_server import Hub
 
+pytestmark = pytest.mark.usefixtures("online")
+
 HIDDEN = 64
 """Only the second matrix of the feed-forward part, which is twice as wide, fits groups of 128."""
-
-
-@pytest.fixture(autouse=True)
-def _online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture(scope="module")
@@ -219,12 +215,6 @@ def test_int4_settings_of_a_converted_and_of_a_copied_model_are_equal(
 
 
 # On the hub
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with Hub() as server:
-        yield server
 
 
 @pytest.fixture

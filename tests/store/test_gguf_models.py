@@ -10,7 +10,6 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import constants
 
 from core.catalogue import Precision
 from core.errors import (
@@ -35,12 +34,9 @@ from tests.gguf_files import tiny_gguf, torch_gguf
 from tests.store.hub_server import Hub
 from tests.store.test_gguf import PROMPTS, answers, greedy
 
+pytestmark = pytest.mark.usefixtures("online")
+
 REPOSITORY = "some-org/tiny-GGUF"
-
-
-@pytest.fixture(autouse=True)
-def _online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture(scope="module")

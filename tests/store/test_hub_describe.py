@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 from core.catalogue import Precision
 from core.errors import (
@@ -24,13 +23,10 @@ from core.store.model_files import ModelFiles
 from core.store.supported import check_supported
 from tests.store.hub_server import REVISION, Hub
 
+pytestmark = pytest.mark.usefixtures("online")
+
 REPOSITORY = "some-org/tiny.model"
 TOKEN = "hf_readsTheGatedModel"
-
-
-@pytest.fixture(autouse=True)
-def _online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture

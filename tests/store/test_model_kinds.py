@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
 
 from core.catalogue import Precision
 from core.errors import CorruptModelError, NotAModelError, PaddockError
@@ -19,6 +18,8 @@ from core.store.estimate import estimate
 from core.store.hub import HubAccess, HubModel, describe
 from tests.builders import edit_json
 from tests.store.hub_server import Hub
+
+pytestmark = pytest.mark.usefixtures("online")
 
 VISION_IR = ("language_model", "vision_embeddings_model", "text_embeddings_model")
 ENCODER_DECODER_IR = ("encoder_model", "decoder_model")
@@ -41,17 +42,6 @@ ABOVE_OPTIMUMS_CEILING = (
 """Architectures that it only exports with an earlier version of transformers; without that limit
 the export fails, or its result was not verified."""
 EXPORTED = ("llama", "qwen3", "gpt_oss", "granite", "smollm3", "gemma3_text")
-
-
-@pytest.fixture(autouse=True)
-def _online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with Hub() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

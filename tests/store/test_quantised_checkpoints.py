@@ -6,18 +6,19 @@ Only ``config.json`` says how the weights are quantised, so each test has ordina
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
 
 from core.errors import NotAModelError
 from core.store import SourceKind, resolve
 from core.store.hub import HubAccess, describe
 from tests.builders import edit_json
 from tests.store.hub_server import Hub
+
+pytestmark = pytest.mark.usefixtures("online")
 
 WEIGHTS_4BIT = {
     "num_bits": 4,
@@ -72,17 +73,6 @@ def config_changes(kind: str) -> dict[str, Any]:
 def tool(kind: str) -> str:
     """The name that the error must contain, in lower case."""
     return kind.split()[0]
-
-
-@pytest.fixture(autouse=True)
-def _online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with Hub() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

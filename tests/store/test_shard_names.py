@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 from core.errors import CorruptModelError, NotAModelError
 from core.store.checkpoint import inspect_checkpoint
@@ -16,18 +15,9 @@ from core.store.progress import ignore_progress
 from tests.builders import tiny_checkpoint
 from tests.store.hub_server import Hub
 
+pytestmark = pytest.mark.usefixtures("online")
+
 SAFETENSORS, PICKLES = "model.safetensors.index.json", "pytorch_model.bin.index.json"
-
-
-@pytest.fixture(autouse=True)
-def _online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with Hub() as server:
-        yield server
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from core.catalogue import Precision
@@ -23,19 +22,10 @@ from core.store.supported import Selection, check_supported
 from tests.builders import edit_json
 from tests.store.hub_server import Hub
 
+pytestmark = pytest.mark.usefixtures("online")
+
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 WHOLE = {"config.json": LLAMA, "tokenizer.json": {}, "model.safetensors": None}
-
-
-@pytest.fixture(autouse=True)
-def _online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with Hub() as server:
-        yield server
 
 
 def checked(files: dict[str, Any], **card: Any) -> Selection:

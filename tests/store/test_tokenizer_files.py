@@ -6,11 +6,10 @@ import base64
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 from core.catalogue import Precision
 from core.errors import NotAModelError, PaddockError
@@ -19,13 +18,10 @@ from core.store.hub import HubAccess, describe
 from tests.builders import edit_json, sentencepiece_model
 from tests.store.hub_server import Hub
 
+pytestmark = pytest.mark.usefixtures("online")
+
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12\n"
 BYTES = [base64.b64encode(bytes([byte])).decode() for byte in range(256)]
-
-
-@pytest.fixture(autouse=True)
-def _online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture
@@ -42,12 +38,6 @@ def bare(checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").unlink()
     return folder
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with Hub() as server:
-        yield server
 
 
 def refusal(store: ModelStore, folder: Path) -> str | None:
