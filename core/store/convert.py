@@ -29,13 +29,13 @@ from core.store.library_env import (
     LIBRARY_ERRORS,
     as_conversion_error,
     disable_telemetry,
-    first_line,
     quick_imports,
 )
 from core.store.manifest import GgufRecord
 from core.store.model_files import IR_TOKENIZER_FILES, SMALL_FILES, TOKENIZERS
 from core.store.progress import Progress, ProgressCallback, Stage
 from core.store.weights import IR_BIN, IR_XML, read_weights
+from core.workers.child import one_line
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +234,7 @@ def load_tokenizer(folder: Path) -> Any:
         found = [name for name in TOKENIZERS if (folder / name).is_file()]
         kind = f" ({found[0]}: {TOKENIZERS[found[0]]})" if found else ""
         raise NotAModelError(
-            f"The tokenizer in {folder}{kind} cannot be read ({first_line(error)}). Download or "
+            f"The tokenizer in {folder}{kind} cannot be read ({one_line(error)}). Download or "
             "copy the model's tokenizer files again, and install Paddock's requirements."
         ) from error
 
@@ -262,7 +262,7 @@ def _load_model(info: CheckpointInfo, precision: Precision) -> Any:
         if not info.safetensors and "weights_only" in str(error).lower():
             raise _unreadable_pickle(info, error) from error
         raise CorruptModelError(
-            f"The checkpoint in {info.folder} cannot be loaded ({first_line(error)}). Download or "
+            f"The checkpoint in {info.folder} cannot be loaded ({one_line(error)}). Download or "
             "copy it again."
         ) from error
     if loading["missing_keys"]:  # transformers initialises them with random numbers
@@ -297,7 +297,7 @@ def _unreadable_pickle(info: CheckpointInfo, error: Exception) -> Exception:
             "run code when loaded, so it was not loaded. Use a safetensors version of the model."
         )
     return CorruptModelError(
-        f"{names} in {info.folder} cannot be read ({first_line(error)}). Download or copy it again."
+        f"{names} in {info.folder} cannot be read ({one_line(error)}). Download or copy it again."
     )
 
 
@@ -345,7 +345,7 @@ def write_openvino_tokenizer(tokenizer: Any, target: Path) -> None:
 
         models = convert_tokenizer(tokenizer, with_detokenizer=True)
     except (NotImplementedError, OSError, *LIBRARY_ERRORS) as error:
-        log.warning("The tokenizer cannot be converted to OpenVINO: %s", first_line(error))
+        log.warning("The tokenizer cannot be converted to OpenVINO: %s", one_line(error))
         return
     with as_conversion_error("Saving the tokenizer"):
         for model, name in zip(models, ("tokenizer", "detokenizer"), strict=True):

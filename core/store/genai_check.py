@@ -30,10 +30,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.hardware.devices import host_facts
 from core.store.checkpoint import CONTEXT_LENGTHS, read_json
-from core.store.library_env import LIBRARY_ERRORS, first_line
+from core.store.library_env import LIBRARY_ERRORS
 from core.store.manifest import GenAICheck, GenAIOutcome
 from core.store.optimum_model import load_optimum_model
 from core.store.weights import Cache, read_weights
+from core.workers.child import one_line
 
 log = logging.getLogger(__name__)
 
@@ -294,12 +295,12 @@ def compare_runtimes(config: Mapping[str, Any]) -> GenAICheck:
             expected = [_by_optimum(folder, *text) for text in _TEXTS]
         except LIBRARY_ERRORS as error:
             model_type = config.get("model_type")
-            log.info("No tiny model of %s can be created: %s", model_type, first_line(error))
-            return GenAICheck(key=key, outcome=GenAIOutcome.UNCHECKED, detail=first_line(error))
+            log.info("No tiny model of %s can be created: %s", model_type, one_line(error))
+            return GenAICheck(key=key, outcome=GenAIOutcome.UNCHECKED, detail=one_line(error))
         try:
             found = [_by_genai(folder, *text) for text in _TEXTS]
         except RuntimeError as error:
-            return GenAICheck(key=key, outcome=GenAIOutcome.REFUSED, detail=first_line(error))
+            return GenAICheck(key=key, outcome=GenAIOutcome.REFUSED, detail=one_line(error))
     largest = max(map(_difference, expected, found))
     outcome = GenAIOutcome.EXACT if largest <= TOLERANCE else GenAIOutcome.DIFFERS
     return GenAICheck(key=key, outcome=outcome, difference=round(largest, 4))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from core.errors import ConversionError
+from core.workers.child import one_line
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +96,6 @@ def as_conversion_error(what: str, further: tuple[type[Exception], ...] = ()) ->
     except (*LIBRARY_ERRORS, *further) as error:
         log.debug("%s failed", what, exc_info=True)
         raise ConversionError(
-            f"{what} failed ({first_line(error)}). The model may not be supported; choose another "
+            f"{what} failed ({one_line(error)}). The model may not be supported; choose another "
             "model or precision."
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the type of an error and the first line of its message, at most 200 characters."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

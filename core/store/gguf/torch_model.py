@@ -12,7 +12,8 @@ from typing import Any
 
 from core.errors import ConversionError, NotAModelError
 from core.store.gguf.reader import THROUGH_TRANSFORMERS, GgufFile, shape_of
-from core.store.library_env import LIBRARY_ERRORS, first_line
+from core.store.library_env import LIBRARY_ERRORS
+from core.workers.child import one_line
 
 _FIELDS = {
     "attn_logit_softcapping": "attn_logit_softcapping",
@@ -61,7 +62,7 @@ def load(path: Path, file: GgufFile, dtype: Any) -> Any:
         loaded = model.load_state_dict(state, strict=False)
     except LIBRARY_ERRORS as error:
         raise ConversionError(
-            f"{file.name} cannot be read by transformers ({first_line(error)}). Use the model's "
+            f"{file.name} cannot be read by transformers ({one_line(error)}). Use the model's "
             "safetensors instead."
         ) from error
     tied = set(getattr(model, "_tied_weights_keys", None) or ())
