@@ -36,6 +36,7 @@ from core.store import (
     convert_in_process,
     fetch_in_process,
 )
+from core.store.files import folder_bytes
 from core.store.manifest import read_manifest
 from core.store.stored import QUANTISED_TWICE, exactness_text
 from core.store.subprocesses import stopped_message
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 
 def get(options: argparse.Namespace, settings: Settings) -> int:
     """Download a model from the Hugging Face Hub without converting it."""
-    from core.store import hub
-
     source = ModelStore(settings).resolve(options.model)
     access = _access(options)
     with _reporting(source, settings) as shown:
@@ -60,7 +59,7 @@ def get(options: argparse.Namespace, settings: Settings) -> int:
             progress=shown.progress,
             on_memory=shown.memory,
         )
-    size = hub.fetched_bytes(done.folder)
+    size = folder_bytes(done.folder)
     if options.json:
         document = {"key": source.key, "folder": str(done.folder), "revision": done.revision}
         print(json.dumps(document | {"bytes": size}, indent=2))

@@ -16,7 +16,7 @@ from core.errors import DiskFullError, NotEnoughMemoryError
 from core.hardware.devices import available_memory_bytes
 from core.settings import Settings
 from core.store.checkpoint import TORCH_DTYPE_BYTES, load_dtype
-from core.store.files import free_bytes
+from core.store.files import folder_bytes, free_bytes
 from core.store.resolver import Source, SourceKind
 from core.store.weights_source import Origin, find_origin
 from core.units import bytes_text
@@ -319,9 +319,7 @@ def remaining_bytes(source: Source, origin: Origin, settings: Settings) -> int:
     """Return the bytes of these weights still to be downloaded."""
     if origin.folder is not None or source.kind is not SourceKind.HUB:
         return 0
-    from core.store import hub
-
-    return max(0, origin.fetch_bytes - hub.fetched_bytes(settings.downloads_dir / source.key))
+    return max(0, origin.fetch_bytes - folder_bytes(settings.downloads_dir / source.key))
 
 
 def _seconds(origin: Origin, precision: Precision, int4: Int4Settings) -> float:

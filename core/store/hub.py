@@ -217,19 +217,6 @@ def completed(folder: Path) -> Download | None:
         return None
 
 
-def fetched_bytes(folder: Path) -> int:
-    """Return the downloaded bytes in ``folder``, partial files included."""
-    total = 0
-    for path in folder.rglob("*"):
-        if path.name.startswith(COMPLETE_MARK):
-            continue
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # renamed meanwhile
-            continue
-    return total
-
-
 def _checked(hub_id: str, access: HubAccess | None) -> HubAccess:
     """Return the access to use, after checks for mistakes that httpx reports incomprehensibly."""
     access = access or HubAccess.from_environment()

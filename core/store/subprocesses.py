@@ -24,6 +24,7 @@ from core.errors import (
     UserError,
 )
 from core.settings import Settings
+from core.store.files import folder_bytes
 from core.store.genai_check import is_current, known_check
 from core.store.manifest import GenAICheck, GenAIOutcome
 from core.store.progress import (
@@ -197,7 +198,7 @@ def stopped_message(source: Source, settings: Settings) -> str:
     from core.store import hub
 
     folder = settings.downloads_dir / source.key
-    size = hub.fetched_bytes(folder) if source.kind is SourceKind.HUB else 0
+    size = folder_bytes(folder) if source.kind is SourceKind.HUB else 0
     if not size:
         return f"Stopped. Nothing of {source.title} was kept."
     if hub.completed(folder):

@@ -25,7 +25,8 @@ from core.errors import CorruptModelError
 from core.runtimes.spec import ModelSpec
 from core.settings import CHECKOUT, Settings
 from core.store import ModelStore, resolve
-from core.store.hub import completed, fetched_bytes
+from core.store.files import folder_bytes
+from core.store.hub import completed
 from tests.fakes import stored_model
 from tests.gguf_files import tiny_gguf
 from tests.store.hub_server import Hub
@@ -104,7 +105,7 @@ def test_get_downloads_once_with_progress(hub: Hub, home: Path, run: Run):
     assert code == 0 and completed(folder)
     told = json.loads(out)
     assert (told["key"], told["folder"]) == ("org--model", str(folder))
-    assert told["bytes"] == fetched_bytes(folder) > 100_000
+    assert told["bytes"] == folder_bytes(folder) > 100_000
     assert "Downloading org/model" in err and "100%" in err
     assert models_of(home) == []
     asked = len(hub.asked)
@@ -146,7 +147,7 @@ def test_ctrl_c_ends_a_download_and_says_what_is_kept(hub: Hub, home: Path, run:
     assert last.startswith("Stopped. The downloaded ") and "resumes there" in last
     assert "Traceback" not in err
     folder = home / "downloads" / "org--model"
-    assert completed(folder) is None and fetched_bytes(folder) > 10_000
+    assert completed(folder) is None and folder_bytes(folder) > 10_000
     hub.heal()
     assert run("get", "org/model")[0] == 0
 

@@ -33,7 +33,8 @@ from core.settings import CHECKOUT, Settings
 from core.store import ModelStore, Progress, resolve
 from core.store import download as download_module
 from core.store import hub as hub_module
-from core.store.hub import Download, HubAccess, completed, fetch, fetched_bytes
+from core.store.files import folder_bytes
+from core.store.hub import Download, HubAccess, completed, fetch
 from core.store.progress import Stage, Transfer, ignore_progress
 from tests.store.hub_server import REVISION, Hub
 
@@ -152,7 +153,7 @@ def test_progress_counts_every_byte(hub: Hub, access: HubAccess, there: Path) ->
     steps: list[tuple[float, Progress]] = []
     fetch(REPOSITORY, there, lambda step: steps.append((time.monotonic(), step)), access=access)
     transfers = [step.transfer for _, step in steps if step.transfer]
-    total = fetched_bytes(there)
+    total = folder_bytes(there) - (there / hub_module.COMPLETE_MARK).stat().st_size
     assert {transfer.total for transfer in transfers} == {total}
     done = [transfer.done for transfer in transfers]
     assert done == sorted(done) and done[-1] == total
@@ -295,7 +296,7 @@ def test_partial_download_is_resumed_by_the_next_attempt(
     hub: Hub, access: HubAccess, there: Path, repository: Path
 ) -> None:
     assert "resumes where it stopped" in breaks_off(hub, there, access)
-    left = fetched_bytes(there)
+    left = folder_bytes(there)
     assert left > 20_000
 
     before = len(hub.asked)
@@ -342,7 +343,7 @@ def test_download_of_a_killed_process_is_resumed(
     child = subprocess.Popen([sys.executable, "-c", program, there, hub.url], cwd=CHECKOUT)
     try:
         deadline = time.monotonic() + 120
-        while not any(there.glob(f"{WEIGHTS}.*.part")) or fetched_bytes(there) < 40_000:
+        while not any(there.glob(f"{WEIGHTS}.*.part")) or folder_bytes(there) < 40_000:
             assert child.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
     finally:
@@ -406,7 +407,7 @@ def test_more_bytes_than_listed_are_refused(
     original = sys.modules["tests.store.hub_server"]._Handler._listing
     monkeypatch.setattr("tests.store.hub_server._Handler._listing", listing)
     fails(there, access, HubError, "does not match the checksum")
-    assert fetched_bytes(there) < len(longer)
+    assert folder_bytes(there) < len(longer)
 
 
 def test_exception_in_the_progress_callback_ends_the_download(
@@ -420,9 +421,9 @@ def test_exception_in_the_progress_callback_ends_the_download(
 
     with pytest.raises(KeyboardInterrupt):
         fetch(REPOSITORY, there, interrupted, access=access)
-    size = fetched_bytes(there)
+    size = folder_bytes(there)
     time.sleep(0.4)
-    assert fetched_bytes(there) == size
+    assert folder_bytes(there) == size
 
 
 def test_missing_network_is_reported_at_once(store: ModelStore) -> None:
