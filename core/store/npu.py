@@ -12,7 +12,7 @@ from core.catalogue import INT4_RECIPES, Precision
 from core.errors import NotAModelError
 from core.settings import Settings
 from core.store.hub import HubAccess
-from core.store.progress import ProgressCallback
+from core.store.progress import ProgressCallback, ignore_progress
 from core.store.resolver import Source
 from core.store.store import ModelStore
 from core.store.stored import StoredModel
@@ -42,7 +42,7 @@ def ensure_weights(
     *,
     settings: Settings,
     access: HubAccess | None = None,
-    progress: ProgressCallback | None = None,
+    progress: ProgressCallback = ignore_progress,
     cancel: threading.Event | None = None,
 ) -> StoredModel:
     """Return the stored model, after converting it in a child process if needed.

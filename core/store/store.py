@@ -118,7 +118,7 @@ class ModelStore:
         *,
         int4: Int4Settings | None = None,
         int8: Int8Settings | None = None,
-        progress: ProgressCallback | None = None,
+        progress: ProgressCallback = ignore_progress,
         access: HubAccess | None = None,
     ) -> StoredModel:
         """Return the stored and verified model, after downloading and converting it if needed.
@@ -139,13 +139,12 @@ class ModelStore:
             DiskFullError, NotEnoughMemoryError: not enough disk space or memory.
             ConversionError: export or compression failed, or the home folder is read-only.
         """
-        report = progress or ignore_progress
         stored = self.get(source, precision)
         if stored is not None:
             stored = self.verify(stored, full=False)
         else:
             self.settings.check_not_kiosk()
-            with self._folders.lock(source.key, precision, report):
+            with self._folders.lock(source.key, precision, progress):
                 stored = self.get(source, precision)  # another process may have converted it
                 if stored is None:
                     stored = Conversion(
@@ -155,10 +154,10 @@ class ModelStore:
                         int8,
                         self.settings,
                         self._folders,
-                        report,
+                        progress,
                         access,
                     ).run()
-        report(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
+        progress(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
         return stored
 
     def fetch(

@@ -69,7 +69,7 @@ def convert_in_process(
     int4: Int4Settings | None = None,
     int8: Int8Settings | None = None,
     access: HubAccess | None = None,
-    progress: ProgressCallback | None = None,
+    progress: ProgressCallback = ignore_progress,
     cancel: threading.Event | None = None,
     on_memory: Callable[[int], None] = lambda resident_bytes: None,
     on_line: Callable[[str], None] = lambda text: None,
@@ -118,7 +118,7 @@ def convert_in_process(
 def with_genai_check(
     stored: StoredModel,
     settings: Settings,
-    progress: ProgressCallback | None = None,
+    progress: ProgressCallback = ignore_progress,
     cancel: threading.Event | None = None,
 ) -> StoredModel:
     """Return the stored model with a current result of :mod:`core.store.genai_check`.
@@ -139,8 +139,7 @@ def with_genai_check(
         log.warning("%s cannot be checked: %s", stored.key, error)
         return stored
     if check is None:
-        if progress is not None:
-            progress(Progress(Stage.CHECKING, CHECKING_WITH_GENAI, None))
+        progress(Progress(Stage.CHECKING, CHECKING_WITH_GENAI, None))
         request = {"kind": "check", "folder": str(stored.folder), "settings": _plain(settings)}
         with WorkerProcess(_WORKER, request) as child, suppress(WorkerDied):
             child.follow(
@@ -159,7 +158,7 @@ def fetch_in_process(
     *,
     settings: Settings,
     access: HubAccess | None = None,
-    progress: ProgressCallback | None = None,
+    progress: ProgressCallback = ignore_progress,
     cancel: threading.Event | None = None,
     on_memory: Callable[[int], None] = lambda resident_bytes: None,
     on_line: Callable[[str], None] = lambda text: None,
@@ -233,20 +232,19 @@ def _run_child(
     request: dict[str, Any],
     settings: Settings,
     access: HubAccess | None,
-    progress: ProgressCallback | None,
+    progress: ProgressCallback,
     cancel: threading.Event | None,
     on_memory: Callable[[int], None],
     on_line: Callable[[str], None],
 ) -> None:
     from core.store.hub import HubAccess
 
-    show = progress or ignore_progress
     access = access or HubAccess.from_environment()
 
     def on_event(event: Event) -> None:
         match event["event"]:
             case "progress":
-                show(_PROGRESS.validate_python(event))
+                progress(_PROGRESS.validate_python(event))
             case "memory":
                 on_memory(event["memory"].rss_bytes)
 
