@@ -181,6 +181,9 @@ def _export_gguf(
     on_progress(Progress(Stage.EXPORTING, "Reading the GGUF file.", 0.1))
     about, file = summary(path), reader.read_gguf(path)
     kept, full = precision is Precision.STORED, precision is Precision.FP32
+    if kept and not about.kept:  # replaced since it was chosen
+        raise ConversionError(f"{path.name} can only be dequantised, not kept as stored.")
+    deviation = None
     write_companions(file, target, sampling)
     from transformers import PreTrainedTokenizerFast  # AutoTokenizer takes a second longer
 

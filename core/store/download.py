@@ -161,6 +161,7 @@ def _complete(file: RemoteFile, part: Path, headers: dict[str, str], meter: Mete
                     raise
                 if error.response.status_code == 416:
                     handle.truncate(0)
+                    meter.set_size(file.name, 0)
                 cause = error
             if (now := _size(part)) >= file.size:
                 break
@@ -175,7 +176,10 @@ def _complete(file: RemoteFile, part: Path, headers: dict[str, str], meter: Mete
             time.sleep(seconds)
             meter.message = message
         os.fsync(handle.fileno())  # before the rename: a named file is complete after a power cut
-    if not _is_valid(part, file):
+    message, meter.message = meter.message, f"Checking {file.name}."
+    meter.report()
+    valid, meter.message = _is_valid(part, file), message
+    if not valid:
         raise ChecksumMismatch(file.name)
 
 

@@ -83,6 +83,8 @@ class Conversion:
             revision = self._downloaded_revision()
             self._check_room()
             origin = find_origin(source, self.precision, settings)
+            if origin.folder is None:  # another process has just deleted what it was to come from
+                raise ConversionError(f"{source.title} changed during the conversion. Try again.")
             if origin.manifest is None:
                 record = SourceRecord(
                     kind=source.kind,

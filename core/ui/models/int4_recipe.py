@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import streamlit as st
 
 from core.catalogue import INT4_RECIPES, Int4Settings, Precision
@@ -58,7 +56,7 @@ def draw_recipe(model: ListedModel, recipe: Precision, settings: Int4Settings) -
         st.markdown(f"**{settings.text}.** {safe_inline(recipe_note(recipe, settings, name))}")
         return
     key = {name: f"{prefix}_{model.key}" for name, prefix in _KEYS.items()}
-    start = {key[name]: value for name, value in asdict(settings).items()}
+    start = {key[name]: getattr(settings, name) for name in _KEYS}
     for name, value in start.items():
         st.session_state.setdefault(name, value)
     st.selectbox(
@@ -114,7 +112,8 @@ def custom_settings(model: ListedModel, default: Int4Settings) -> Int4Settings:
     """Return the settings of the custom recipe; the defaults if its controls were not drawn."""
     return Int4Settings(
         **{
-            name: type(value)(st.session_state.get(f"{_KEYS[name]}_{model.key}", value))
-            for name, value in asdict(default).items()
+            name: type(value)(st.session_state.get(f"{prefix}_{model.key}", value))
+            for name, prefix in _KEYS.items()
+            for value in [getattr(default, name)]
         }
     )
