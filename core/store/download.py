@@ -176,10 +176,7 @@ def _complete(file: RemoteFile, part: Path, headers: dict[str, str], meter: Mete
             time.sleep(seconds)
             meter.message = message
         os.fsync(handle.fileno())  # before the rename: a named file is complete after a power cut
-    message, meter.message = meter.message, f"Checking {file.name}."
-    meter.report()
-    valid, meter.message = _is_valid(part, file), message
-    if not valid:
+    if not _is_valid(part, file):
         raise ChecksumMismatch(file.name)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import streamlit as st
 
-from core.compare.divergence import reference_pairs
 from core.compare.match import SideState
 from core.compare.report import MatchReport
 from core.compare.series import Series
@@ -214,8 +213,8 @@ def list_row(number: int, report: MatchReport, *, hidden: bool) -> dict[str, Any
         for letter, each in figures
     }
     cells["Fastest"] = LETTERS[report.fastest] if report.fastest is not None else ""
-    first = reference_pairs([side.spec for side in sides])[:1]  # the same two in every row
-    for found in (each.divergence for each in report.pairs if (each.a, each.b) in first):
+    if report.pairs and answered:  # else the first pair may not be that of the other rows
+        found = report.pairs[0].divergence
         same = "never" if found.identical else "not before the cut"
         cells["Diverge at"] = same if found.index is None else f"token {found.index + 1:,}"
     cells["Measured while busy"] = report.contended
