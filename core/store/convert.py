@@ -16,6 +16,8 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -309,8 +311,7 @@ def export(model: Any, tokenizer: Any, target: Path) -> None:
     from optimum.exporters.openvino.convert import export_from_model
     from optimum.intel.openvino.configuration import OVConfig
 
-    _lift_version_limit(model.config.model_type)
-    with warnings.catch_warnings():
+    with _without_version_limit(model.config.model_type), warnings.catch_warnings():
         # Tracing warns about each branch in the model's code, even if it does not depend on inputs.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         export_from_model(
@@ -326,15 +327,23 @@ def export(model: Any, tokenizer: Any, target: Path) -> None:
         )
 
 
-def _lift_version_limit(model_type: str) -> None:
+@contextmanager
+def _without_version_limit(model_type: str) -> Iterator[None]:
     """Lift Optimum's upper limit of transformers' version for architectures verified without it."""
     from optimum.exporters.tasks import TasksManager
 
-    if model_type in WITHOUT_VERSION_LIMIT:
-        exporter = TasksManager.get_exporter_config_constructor(
-            "openvino", model_type=model_type, task="text-generation-with-past"
-        ).func
-        exporter.MAX_TRANSFORMERS_VERSION = None
+    if model_type not in WITHOUT_VERSION_LIMIT:
+        yield
+        return
+    exporter = TasksManager.get_exporter_config_constructor(
+        "openvino", model_type=model_type, task="text-generation-with-past"
+    ).func
+    highest = exporter.MAX_TRANSFORMERS_VERSION
+    exporter.MAX_TRANSFORMERS_VERSION = None
+    try:
+        yield
+    finally:  # classes of other architectures inherit it
+        exporter.MAX_TRANSFORMERS_VERSION = highest
 
 
 def write_openvino_tokenizer(tokenizer: Any, target: Path) -> None:
