@@ -33,31 +33,13 @@ _QUIET_MS = 3000
 loading it would take half a second of one core from the model."""
 
 
-def _preload(*chunks: str) -> str:
-    """Return a script that preloads parts of Streamlit's frontend when the browser is idle.
+def _imports(chunk: str) -> str:
+    """Return a script that loads a part of Streamlit's frontend, by its name without the hash.
 
-    Plotly takes half a second, which would otherwise delay the first chart.
-
-    Args:
-        chunks: file names without their hash; names that this Streamlit version does not have are
-            ignored.
+    A name that this Streamlit version does not have is ignored.
     """
-    files = [path.name for chunk in chunks for path in sorted(_CHUNKS.glob(f"{chunk}.*.js"))]
-    if not files:
-        return ""
-    imports = "".join(f'import("./static/js/{name}").catch(() => {{}});' for name in files)
-    return (
-        "{const idle = self.requestIdleCallback ?? setTimeout;"
-        f"const load = () => {{{imports}}};"
-        r"if (/\/metrics\/?$/.test(location.pathname)) idle(load);"
-        "else {"
-        "let timer;"
-        "const wait = () => {clearTimeout(timer);"
-        f"timer = setTimeout(() => {{changes.disconnect(); idle(load);}}, {_QUIET_MS});}};"
-        "const changes = new MutationObserver(wait);"
-        "changes.observe(document, {childList: true, subtree: true, characterData: true});"
-        "wait();}}"
-    )
+    files = sorted(path.name for path in _CHUNKS.glob(f"{chunk}.*.js"))
+    return "".join(f'import("./static/js/{name}").catch(() => {{}});' for name in files)
 
 
 ONE_ENTRY_PER_PAGE = """{
@@ -77,8 +59,21 @@ group.querySelector('[aria-checked="true"]')?.focus();
 });"""
 """In the head of every page: the Tab key reaches a segmented control at its selected segment."""
 
-LOAD_CHARTS = _preload("PlotlyChart")
-"""In the head of every page: preloads the code of the charts."""
+PRELOAD = (
+    "{const idle = self.requestIdleCallback ?? setTimeout;"
+    f"const charts = () => {{{_imports('PlotlyChart')}}};"
+    f"idle(() => {{{_imports('rehype-raw')}}});"
+    r"if (/\/metrics\/?$/.test(location.pathname)) idle(charts);"
+    "else {"
+    "let timer;"
+    "const wait = () => {clearTimeout(timer);"
+    f"timer = setTimeout(() => {{changes.disconnect(); idle(charts);}}, {_QUIET_MS});}};"
+    "const changes = new MutationObserver(wait);"
+    "changes.observe(document, {childList: true, subtree: true, characterData: true});"
+    "wait();}}"
+)
+"""In the head of every page: loads what draws an answer, and later the code of the charts, when the
+browser is idle. Plotly takes half a second, which would otherwise delay the first chart."""
 
 KIOSK_RESET = f"""{{
 const afresh = () => location.replace(new URL("./", location.href));
@@ -89,6 +84,6 @@ addEventListener(kind, touched, {{capture: true, passive: true}});
 }}"""
 """In the head of every page of a kiosk: resets the app for the next visitor."""
 
-HEAD = ONE_ENTRY_PER_PAGE + FOCUS_SELECTED + LOAD_CHARTS
+HEAD = ONE_ENTRY_PER_PAGE + FOCUS_SELECTED + PRELOAD
 """In the head of every page, see :func:`core.app.page_routes`."""
 ALL = (SCROLL_TO_MATCH, SCROLL_TO_NEWEST, HEAD, HEAD + KIOSK_RESET)
