@@ -292,7 +292,7 @@ class Chromium:
             lambda socket: socket.on("framereceived", lambda data: received.append(len(data))),
         )
         page.set_default_timeout(1000 * START_S)
-        link = {**query, "device": "CPU", "pace": "full", "instruction": QUESTION}
+        link = {"device": "CPU", "pace": "full", "instruction": QUESTION, **query}
         page.goto(f"{served.url}/instruct?{urllib.parse.urlencode(link)}")
         page.wait_for_function(
             f"question => document.querySelector('[data-testid=\"{_COMPOSER}\"]')?.value"
