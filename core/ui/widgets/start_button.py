@@ -15,6 +15,7 @@ from core.store.estimate import Estimate, estimate, missing_bytes
 from core.store.hub import HubModel
 from core.ui.models.hub_access import hub_access, hub_url
 from core.ui.models.list import add_model, added
+from core.ui.widgets.actions import action
 from core.ui.widgets.person import may_manage
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
@@ -105,16 +106,15 @@ def _confirm(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec]) -> None
     if problem is not None:
         st.error(safe_inline(problem), icon=":material/block:")
     with st.container(horizontal=True):
-        if st.button(
+        action(
             "Download, then run",
-            icon=":material/download:",
-            type="primary",
+            "download",
+            "agree",
+            *(_accept_download, specs, missing),
+            manage=True,
+            kind="primary",
             disabled=problem is not None,
-            key="agree",
-            on_click=_accept_download,
-            args=(specs, missing),
-        ):
-            st.rerun()
+        )
         if st.button("Cancel", key="disagree"):
             st.rerun()
 
