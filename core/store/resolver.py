@@ -7,6 +7,7 @@ import importlib.util
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache, lru_cache
 from pathlib import Path, PurePath
@@ -206,10 +207,12 @@ def resolve(model: str) -> Source:
     found = hub_name(name)
     if found is None:
         _refuse_other_file(name)
+        similar = get_close_matches(name.lower(), rows, 2)
+        hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
         raise UnknownModelError(
-            f"There is no model {name[:80]!r}. Specify a catalogue key "
-            f"({', '.join(rows)}), a Hugging Face id (org/name), or the path of a model folder or "
-            "GGUF file."
+            f"There is no model {name[:80]!r}.{hint} Specify a catalogue key (the Models page and "
+            "`python -m core models` list them), a Hugging Face id (org/name), or the path of a "
+            "model folder or GGUF file."
         )
     hub_id, quantisation = found
     if quantisation is not None:

@@ -98,6 +98,11 @@ def test_unknown_names_are_refused(name: str) -> None:
     assert len(str(caught.value)) < 700
 
 
+def test_similar_catalogue_keys_are_suggested() -> None:
+    with pytest.raises(UnknownModelError, match="Did you mean smollm2-135m-instruct or "):
+        resolve("SmolLM2-135M")
+
+
 def test_empty_folder_is_not_a_model(tmp_path: Path) -> None:
     with pytest.raises(NotAModelError, match=r"no config\.json"):
         resolve(str(tmp_path))
