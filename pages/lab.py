@@ -6,8 +6,8 @@ from core.errors import PaddockError
 from core.runtimes.spec import SamplingSettings
 from core.ui.lab.charts import SHOWN
 from core.ui.lab.state import lab, other_precision
-from core.ui.lab.view import MIN_P_HELP, draw_actions, draw_difference, draw_path, draw_side
-from core.ui.widgets.link import link_choice, link_texts, number_in
+from core.ui.lab.view import draw_actions, draw_difference, draw_path, draw_side
+from core.ui.widgets.link import is_true, link_choice, link_texts, number_in
 from core.ui.widgets.person import person
 from core.ui.widgets.pickers import pick_model
 from core.ui.widgets.resources import shared_engine
@@ -33,8 +33,7 @@ specs = []
 for number, key in enumerate(("lab_", "other_")):
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         if number:
-            link_choice("two", False, lambda value: value.lower() == "true")
-            if not st.toggle("Second model", key="two", persist_state="session"):
+            if not st.toggle("Second model", **link_choice("two", False, is_true)):
                 break
             st.session_state.setdefault("other_model", specs[0].model)
             st.session_state.setdefault("other_precision", other_precision(specs[0]))
@@ -47,9 +46,14 @@ state.begin(text, engine.store.name(specs[0].model))
 left, right = st.columns([3, 1], gap="medium")
 with right:
     sampling = pick_sampling(SamplingSettings(), lab=True)
-    link_choice("min_p", 0.0, number_in(0.0, 1.0))
     min_p = st.slider(
-        "Min-p", 0.0, 1.0, step=0.01, key="min_p", persist_state="session", help=MIN_P_HELP
+        "Min-p",
+        0.0,
+        1.0,
+        step=0.01,
+        help="Only tokens with at least this share of the likeliest token's probability are "
+        "considered: 0.5 leaves *playing* (50 %) and *sleeping* (25 %). 0 disables it.",
+        **link_choice("min_p", 0.0, number_in(0.0, 1.0)),
     )
 
 with left:

@@ -153,28 +153,24 @@ def pick_mode(sides: Sequence[ModelSpec]) -> Mode:
     if not st.session_state.get(_MODE_CHOSEN) and st.session_state.get("mode") is not default:
         # Only set when it changes: setting it would undo a click that is still on its way.
         st.session_state["mode"] = default
-    link_choice("mode", default, Mode)
     mode = st.segmented_control(
         "How they run",
         list(Mode),
         format_func=lambda value: value.label,
         required=True,
-        key="mode",
-        persist_state="session",
         on_change=lambda: st.session_state.update({_MODE_CHOSEN: True}),
         label_visibility="collapsed",
+        **link_choice("mode", default, Mode),
     )
     return mode or default
 
 
 def pick_blind() -> bool:
     """Draw the switch for blind comparison."""
-    link_choice("blind", False, is_true)
     return st.toggle(
         "Blind",
-        key="blind",
-        persist_state="session",
         help="Shuffle the sides and hide names and figures until you have voted.",
+        **link_choice("blind", False, is_true),
     )
 
 

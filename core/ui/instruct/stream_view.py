@@ -40,11 +40,6 @@ class Pace(StrEnum):
     FULL = "full"
     READING = "reading"
 
-    @property
-    def label(self) -> str:
-        """Label in the control."""
-        return _PACES[self]
-
     def of(self, spec: ModelSpec) -> Pace:
         """Return the pace for a model: full speed or reading pace."""
         if self is not Pace.AUTO:
@@ -58,17 +53,15 @@ _PACES = {Pace.AUTO: "Automatic", Pace.FULL: "Full speed", Pace.READING: "Readin
 
 def pick_pace() -> Pace:
     """Draw the control for the pace."""
-    link_choice("pace", Pace.AUTO, Pace)
     pace = st.segmented_control(
         "Display",
         list(Pace),
-        format_func=lambda value: value.label,
+        format_func=_PACES.__getitem__,
         required=True,
-        key="pace",
-        persist_state="session",
         help="Full speed shows each token as soon as it is generated. Reading pace limits the "
         "display to about 40 tokens per second; the reported figures are not affected. Automatic "
         "uses the reading pace for the tiny demo models only.",
+        **link_choice("pace", Pace.AUTO, Pace),
     )
     return pace or Pace.AUTO
 

@@ -18,14 +18,6 @@ from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.tokens import label, numbered, percent
 from core.units import counted
 
-MIN_P_HELP = (
-    "Only tokens with at least this share of the likeliest token's probability are considered: 0.5 "
-    "leaves *playing* (50 %) and *sleeping* (25 %). 0 disables it."
-)
-KL_HELP = (
-    "Kullback–Leibler divergence D(A ‖ B) of the probabilities before the settings: how many nats "
-    "less likely B finds A's next token, on average. 0 if both expect the same."
-)
 CHANGES = 20
 """Likeliest tokens of A whose order is compared with that of B."""
 _CHOICES = 100
@@ -153,7 +145,14 @@ def draw_difference(one: Place, other: Place) -> None:
     changes = order_changes(one.logits, other.logits, CHANGES)
     with st.container(horizontal=True, vertical_alignment="center"):
         divergence = kl_divergence(one.logits, other.logits)
-        st.metric("KL divergence", f"{divergence:.4f} nats", help=KL_HELP, width="content")
+        st.metric(
+            "KL divergence",
+            f"{divergence:.4f} nats",
+            help="Kullback–Leibler divergence D(A ‖ B) of the probabilities before the settings: "
+            "how many nats less likely B finds A's next token, on average. 0 if both expect the "
+            "same.",
+            width="content",
+        )
         st.metric("Tokens that change their order", f"{len(changes)} of {CHANGES}", width="content")
     if changes:
         p, q = softmax(one.logits), softmax(other.logits)

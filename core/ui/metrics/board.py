@@ -73,13 +73,10 @@ def _draw_one_model(chosen: Chosen) -> None:
     names = list(dict.fromkeys(frame["model"]))
     model = frame.sort_values(["measured", "when"])["model"].iloc[-1]
     if len(names) > 1:
-        link_choice("model_shown", model, one_of(names))
+        linked = link_choice("model_shown", model, one_of(names))
         if st.session_state["model_shown"] not in names:
             st.session_state["model_shown"] = model
-        picked = st.selectbox(
-            "Model of the next two charts", names, key="model_shown", persist_state="session"
-        )
-        model = picked or model
+        model = st.selectbox("Model of the next two charts", names, **linked) or model
     mine = frame[frame["model"] == model]
     left, right = st.columns(2, gap="medium")
     with left:
@@ -142,16 +139,15 @@ def _draw_latency(engine: Engine, chosen: Chosen) -> None:
         key: f"{label} ({key[:8]})" if count[label] > 1 else label for key, label in labels.items()
     }
     keys = list(labels)
-    link_choice("latency", keys[0], one_of(keys))
+    linked = link_choice("latency", keys[0], one_of(keys))
     if st.session_state["latency"] not in labels:
         st.session_state["latency"] = keys[0]
     key = st.selectbox(
         "Token latency of",
         keys,
         format_func=labels.__getitem__,
-        key="latency",
-        persist_state="session",
         help="A measurement with all its timed answers, or one answer given in the app.",
+        **linked,
     )
     key, unit = key or keys[0], "token"
     if key in answers:

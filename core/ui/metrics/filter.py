@@ -33,12 +33,6 @@ _LABELS = {
 }
 """Key of a control, which is also its URL parameter, to its label."""
 
-_CONTENDED_HELP = (
-    "Includes values that were measured while other work ran on this machine, such as another "
-    "answer, a download or a conversion, or while core-to-core latency was high. They are too low, "
-    "so they are left out by default and hatched if included."
-)
-
 
 def pick_filter(subjects: Collection[Subject]) -> PointFilter:
     """Draw the filter of what was measured, and return its settings."""
@@ -46,17 +40,14 @@ def pick_filter(subjects: Collection[Subject]) -> PointFilter:
     for key, values in options.items():
         link_choices(key, values)
         st.session_state[key] = [each for each in st.session_state[key] or () if each in values]
-    link_choice("days", "all", one_of(list(_DAYS)))
-    link_choice("here", False, is_true)
-    link_choice("contended", False, is_true)
+    linked_here = link_choice("here", False, is_true)
     days = st.segmented_control(
         "Time",
         list(_DAYS),
         format_func=_DAYS.__getitem__,
         required=True,
-        key="days",
-        persist_state="session",
         label_visibility="collapsed",
+        **link_choice("days", "all", one_of(list(_DAYS))),
     )
     active = sum(len(st.session_state[key]) for key in options) + bool(st.session_state["here"])
     with st.popover(
@@ -67,9 +58,8 @@ def pick_filter(subjects: Collection[Subject]) -> PointFilter:
         chosen = {key: _pick(key, values) for key, values in options.items()}
         here = st.toggle(
             "Only models on this machine",
-            key="here",
-            persist_state="session",
             help="Leave out deleted models, and models of servers.",
+            **linked_here,
         )
         st.button(
             "Show all",
@@ -81,9 +71,10 @@ def pick_filter(subjects: Collection[Subject]) -> PointFilter:
         )
     contended = st.toggle(
         "Include measured while busy",
-        key="contended",
-        persist_state="session",
-        help=_CONTENDED_HELP,
+        help="Includes values that were measured while other work ran on this machine, such as "
+        "another answer, a download or a conversion, or while core-to-core latency was high. They "
+        "are too low, so they are left out by default and hatched if included.",
+        **link_choice("contended", False, is_true),
     )
     return PointFilter(
         **chosen,

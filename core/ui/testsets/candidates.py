@@ -17,7 +17,7 @@ from core.ui.widgets.actions import action
 from core.ui.widgets.link import is_true, link_choice, number_in, one_of, unlink
 from core.ui.widgets.pickers import PickedModel
 
-COUNT, TOKENS = "candidates", "test_tokens"
+COUNT = "candidates"
 _DEFAULTS = SamplingSettings(temperature=0.8, top_p=0.92, seed=0)
 
 
@@ -56,12 +56,8 @@ def draw_add_candidate() -> None:
 
 def pick_max_tokens() -> int:
     """Draw the maximum of new tokens of all answers."""
-    link_choice(TOKENS, 256, number_in(1, 100_000))
-    return int(
-        st.number_input(
-            "Max new tokens", 1, 100_000, step=1, key=TOKENS, persist_state="session", width=150
-        )
-    )
+    linked = link_choice("test_tokens", 256, number_in(1, 100_000))
+    return int(st.number_input("Max new tokens", 1, 100_000, step=1, width=150, **linked))
 
 
 def _candidate(index: int, side: PickedModel) -> Candidate:
@@ -79,26 +75,20 @@ def _candidate(index: int, side: PickedModel) -> Candidate:
         )
         template = side.prompt_format
         if side.spec.model in catalogue():  # others have it beside device and runtime
-            link_choice(f"{key}template", None, one_of(["chat", *CHOOSABLE_FORMATS]))
-            template = (
-                st.selectbox(
-                    "Prompt format",
-                    ["chat", *CHOOSABLE_FORMATS],
-                    index=None,
-                    placeholder="The model's own",
-                    key=f"{key}template",
-                    persist_state="session",
-                )
-                or None
+            formats = ["chat", *CHOOSABLE_FORMATS]
+            template = st.selectbox(
+                "Prompt format",
+                formats,
+                index=None,
+                placeholder="The model's own",
+                **link_choice(f"{key}template", None, one_of(formats)),
             )
         else:
             unlink(f"{key}template")
-        link_choice(f"{key}sampled", False, is_true)
         sampled = st.toggle(
             "Sample",
-            key=f"{key}sampled",
-            persist_state="session",
             help="Off: greedy decoding, which gives the same answers in every run.",
+            **link_choice(f"{key}sampled", False, is_true),
         )
         sampling = SamplingSettings(greedy=True)
         if sampled:

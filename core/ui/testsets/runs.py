@@ -56,7 +56,7 @@ def draw_runs(engine: Engine, listed: Sequence[EvaluationSummary]) -> None:
     rows = {row.id: row for row in listed}
     if not rows:
         return
-    link_choice(RUN, None, str)
+    linked = link_choice(RUN, None, str)
     if st.session_state[RUN] not in rows:
         st.session_state[RUN] = next(iter(rows))
     # With a part of the id: two runs of the same second must not have the same label.
@@ -67,10 +67,9 @@ def draw_runs(engine: Engine, listed: Sequence[EvaluationSummary]) -> None:
             "Run",
             labels,
             format_func=lambda each: labels.get(each, ""),
-            key=RUN,
-            persist_state="session",
             label_visibility="collapsed",
             width=300,
+            **linked,
         )
         row = rows.get(chosen or "", listed[0])
         live = shared_evaluations().find(row.id)

@@ -70,7 +70,7 @@ def pick_set(engine: Engine, holder: Holder) -> Chosen | None:
         _draw_first(engine)
         return None
     labels = {each.id: f"{each.name} · {counted(each.size, 'case')}" for each in known}
-    link_choice(SET, None, str)
+    linked = link_choice(SET, None, str)
     if st.session_state[SET] not in labels:
         st.session_state[SET] = known[0].id
     show_new_label(SET, labels[st.session_state[SET]])
@@ -79,10 +79,9 @@ def pick_set(engine: Engine, holder: Holder) -> Chosen | None:
             "Test set",
             labels,
             format_func=lambda each: labels.get(each, ""),
-            key=SET,
-            persist_state="session",
             width=360,
             label_visibility="collapsed",
+            **linked,
         )
         set_id = set_id or known[0].id
         content = engine.evaluations.get_set(set_id, holder)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote_plus
 
 import streamlit as st
@@ -73,7 +73,7 @@ def texts_linked(*keys: str) -> bool:
 
 def link_choice(
     key: str, default: T, read: Callable[[str], T], *, unwritten: T | None = None
-) -> None:
+) -> dict[str, Any]:
     """Keep a single-choice widget in the URL, by its value.
 
     Args:
@@ -82,6 +82,9 @@ def link_choice(
         read: converts the URL parameter to a value, or raises ValueError if it is not valid.
         unwritten: the value that is not written, if not ``default`` (when the default depends on
             the machine).
+
+    Returns:
+        Arguments of the widget: its key, and that its value is kept on other pages.
     """
     first = default
     if key not in st.session_state and (kept := remembered().get(key)):
@@ -90,6 +93,7 @@ def link_choice(
     value = _filled(key, first, read)
     omitted = default if unwritten is None else unwritten
     _write(key, "" if value is None or value == omitted else str(value))
+    return {"key": key, "persist_state": "session"}
 
 
 def unlink(*keys: str) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from core.catalogue import DEFAULT_PRECISION, MAIN_PRECISIONS, Precision, catalogue
 from core.catalogue.prompts import CHOOSABLE_FORMATS, prompt_format
@@ -47,25 +45,11 @@ from core.ui.widgets.start_button import to_download
 from core.ui.widgets.state import set_widgets, show_new_label
 from core.units import bytes_text, parameters_text
 
-PRECISION_HELP = (
-    "Number format of the weights. **INT8** needs half the memory of FP16 at nearly the same "
-    "quality, **INT4** half of that at some loss of quality, **FP32** is the reference. **GGUF** "
-    "keeps the weights of a GGUF file as stored, **Stored** those of an OpenVINO model in other "
-    "formats."
-)
-MODEL_HELP = (
+_MODEL_HELP = (
     "Models *on this machine* run without a network. Models *to download* are downloaded and "
     "converted first, after you confirm. *Servers* run their models remotely. You can also enter "
     "a Hugging Face model id (`org/name`) or the path of a model folder."
 )
-
-SPECULATION_HELP = (
-    "Prompt lookup guesses the next tokens from earlier text, and the model checks several of them "
-    "in one step. Answers that repeat parts of the prompt, such as summaries, become faster. "
-    "**Auto** guesses where it is expected to help; **On** always, which can be slower. "
-    "Comparisons and benchmarks start without it."
-)
-
 TRAITS = (
     "model",
     "precision",
@@ -77,8 +61,6 @@ TRAITS = (
     "speculation_ngram",
 )
 """Keys of the controls, after the prefix."""
-_PRECISION_WIDTH = 104
-"""Pixels, of the precision in a row."""
 _FIRST_SELECTOR = ("", "left_")
 """Key prefixes of the first model selector of each page."""
 
@@ -134,7 +116,7 @@ def pick_model(
     if (sent := st.session_state.get(model_key)) in before.names:
         st.session_state[model_key] = before.names[sent]
     default = default or first_model()
-    link_choice(model_key, default, read)
+    linked = link_choice(model_key, default, read)
     found = choices(engine, someone, st.session_state[model_key])
     labels = {choice.name: choice.label for choice in found}
     options: list[str] = []
@@ -166,11 +148,10 @@ def pick_model(
         options,
         format_func=lambda name: labels.get(name, name),
         accept_new_options=someone.access.manage,
-        key=model_key,
-        persist_state="session",
-        help=None if row else MODEL_HELP,
+        help=None if row else _MODEL_HELP,
         label_visibility="collapsed" if row else "visible",
         on_change=changed,
+        **linked,
     )
     if key in _FIRST_SELECTOR:
         follow_listings(engine.remotes.directory)
@@ -186,7 +167,9 @@ def pick_model(
         usual, as_stored = source.default_precision, "GGUF" if source.is_gguf else "Stored"
     except PaddockError:
         usual, as_stored = DEFAULT_PRECISION, "Stored"
-    link_choice(f"{key}precision", initial, _read_precision, unwritten=usual)
+    linked = link_choice(
+        f"{key}precision", initial, lambda text: Precision(text.lower()), unwritten=usual
+    )
     # FP32 makes no sense for quantised weights that are kept as stored, and only some can be.
     hidden = Precision.STORED
     if store.default_precision(model) is Precision.STORED:
@@ -199,28 +182,37 @@ def pick_model(
     offered += [each for each in recipes_on_disk(store, model) if each not in offered]
     if st.session_state[f"{key}precision"] not in offered:
         st.session_state[f"{key}precision"] = initial  # the URL had one for another model
-    shared: dict[str, Any] = {
-        "format_func": lambda value: as_stored if value is Precision.STORED else value.label,
-        "key": f"{key}precision",
-        "persist_state": "session",
-    }
+    linked["format_func"] = lambda each: as_stored if each is Precision.STORED else each.label
     if row:
         precision = st.selectbox(
-            f"Precision{of_side}",
-            offered,
-            label_visibility="collapsed",
-            width=_PRECISION_WIDTH,
-            **shared,
+            f"Precision{of_side}", offered, label_visibility="collapsed", width=104, **linked
         )
     else:
         precision = st.segmented_control(
-            "Precision", offered, required=True, width="stretch", help=PRECISION_HELP, **shared
+            "Precision",
+            offered,
+            required=True,
+            width="stretch",
+            help="Number format of the weights. **INT8** needs half the memory of FP16 at nearly "
+            "the same quality, **INT4** half of that at some loss of quality, **FP32** is the "
+            "reference. **GGUF** keeps the weights of a GGUF file as stored, **Stored** those of "
+            "an OpenVINO model in other formats.",
+            **linked,
         )
     if weights_only:
         spec = ModelSpec(model, precision or initial)
         _draw_state(store, spec, someone, only_missing=bool(row))
         return PickedModel(spec, None)
-    with _more(row) if row else nullcontext():
+    more: AbstractContextManager[object] = nullcontext()
+    if row:
+        more = st.popover(
+            f"More settings of {row}",
+            icon=":material/more_horiz:",
+            type="tertiary",
+            key=f"icon_more_{row}",
+            help="Device, runtime, speculation and prompt format",
+        )
+    with more:
         device = _pick_device(f"{key}device")
         runtime = _pick_runtime(f"{key}runtime")
         guessed = _pick_speculation(f"{key}speculation", runtime, speculation)
@@ -234,27 +226,15 @@ def pick_model(
     return PickedModel(spec, template, guessed)
 
 
-def _more(name: str) -> DeltaGenerator:
-    return st.popover(
-        f"More settings of {name}",
-        icon=":material/more_horiz:",
-        type="tertiary",
-        key=f"icon_more_{name}",
-        help="Device, runtime, speculation and prompt format",
-    )
-
-
 def _pick_device(key: str) -> str | None:
     names = {device.id: device.full_name for device in list_devices()}
     devices = [AUTO, *(name for name in names if name != AUTO)]
-    link_choice(key, AUTO, one_of(devices))
     return st.selectbox(
         "Device",
         devices,
         format_func=lambda name: f"{name} — {names[name]}",
-        key=key,
-        persist_state="session",
         help="Device on which the model runs. AUTO lets OpenVINO choose one.",
+        **link_choice(key, AUTO, one_of(devices)),
     )
 
 
@@ -269,10 +249,6 @@ class _LastDrawn:
     model: str | None = None
     names: dict[str, str] = field(default_factory=dict)
     """Model names by every label that they have had."""
-
-
-def _read_precision(text: str) -> Precision:
-    return Precision(text.lower())
 
 
 def _remote_spec(directory: Directory, model: str) -> ModelSpec:
@@ -295,17 +271,15 @@ def _pick_prompt_format(model: str, key: str) -> str | None:
     if model in catalogue():
         unlink(key)
         return None
-    link_choice(key, None, one_of(list(CHOOSABLE_FORMATS)))
     return st.selectbox(
         "Prompt format",
         CHOOSABLE_FORMATS,
         index=None,
         placeholder="The model's own chat template",
         format_func=lambda name: prompt_format(name).title,
-        key=key,
-        persist_state="session",
         help="Template that turns the instruction into a prompt. Choose one if the model has no "
         "chat template.",
+        **link_choice(key, None, one_of(list(CHOOSABLE_FORMATS))),
     )
 
 
@@ -315,54 +289,48 @@ def _pick_speculation(key: str, runtime: RuntimeName, default: SpeculationMode) 
     if runtime is not RuntimeName.GENAI:
         unlink(key, tokens_key, ngram_key)
         return NO_SPECULATION
-    modes = [SpeculationMode.OFF, SpeculationMode.AUTO, SpeculationMode.ON]
-    link_choice(key, default, SpeculationMode)
     mode = st.segmented_control(
         "Speculation",
-        modes,
+        [SpeculationMode.OFF, SpeculationMode.AUTO, SpeculationMode.ON],
         format_func=lambda value: value.value.capitalize(),
         required=True,
         width="stretch",
-        key=key,
-        persist_state="session",
-        help=SPECULATION_HELP,
+        help="Prompt lookup guesses the next tokens from earlier text, and the model checks "
+        "several of them in one step. Answers that repeat parts of the prompt, such as summaries, "
+        "become faster. **Auto** guesses where it is expected to help; **On** always, which can be "
+        "slower. Comparisons and benchmarks start without it.",
+        **link_choice(key, default, SpeculationMode),
     )
     if mode is not SpeculationMode.ON:
         unlink(tokens_key, ngram_key)
         return Speculation(mode or default)
-    link_choice(tokens_key, Speculation.tokens, number_in(*GUESSED_TOKENS_RANGE))
-    link_choice(ngram_key, Speculation.ngram, number_in(*NGRAM_RANGE))
     left, right = st.columns(2)
     tokens = left.number_input(
         "Guessed tokens",
         *GUESSED_TOKENS_RANGE,
-        key=tokens_key,
-        persist_state="session",
         help="Tokens that are guessed in each step.",
+        **link_choice(tokens_key, Speculation.tokens, number_in(*GUESSED_TOKENS_RANGE)),
     )
     ngram = right.number_input(
         "N-gram length",
         *NGRAM_RANGE,
-        key=ngram_key,
-        persist_state="session",
         help="Maximum number of preceding tokens that are looked up in the prompt.",
+        **link_choice(ngram_key, Speculation.ngram, number_in(*NGRAM_RANGE)),
     )
     return Speculation(mode, int(tokens), int(ngram))
 
 
 def _pick_runtime(key: str) -> RuntimeName:
     default = ANSWERING_RUNTIMES[0]
-    link_choice(key, default, one_of(list(ANSWERING_RUNTIMES)))
     chosen = st.segmented_control(
         "Runtime",
         ANSWERING_RUNTIMES,
         format_func=lambda value: value.short_name,
         required=True,
         width="stretch",
-        key=key,
-        persist_state="session",
         help="Library that runs the model on OpenVINO. **GenAI** is faster and serves several "
         "users at once; **Optimum** generates one answer at a time.",
+        **link_choice(key, default, one_of(list(ANSWERING_RUNTIMES))),
     )
     return chosen or default
 

@@ -19,33 +19,6 @@ TOP_K_RANGE = (0, 100)
 REPETITION_PENALTY_RANGE = (1.0, 2.0)
 """Ranges of sliders; API and command line accept more (:mod:`core.runtimes.spec`)."""
 
-NEW_TOKENS_HELP = (
-    "Maximum length of the answer in tokens; a token is about three quarters of an English word. "
-    "The model may stop earlier. Prompt and answer together are limited by its context length."
-)
-TEMPERATURE_HELP = (
-    f"{_CAT}A low temperature (0.2) almost always selects *playing*; 1.0 keeps these "
-    "probabilities; 2.0 evens them out, so that *flying* is selected more often."
-)
-TOP_P_HELP = (
-    f"{_CAT}Only the most likely words that together reach this probability are considered: 0.5 "
-    "leaves *playing*; 0.8 leaves *playing*, *sleeping* and *eating*; 1.0 leaves all."
-)
-TOP_K_HELP = (
-    f"{_CAT}Only this many of the most likely words are considered: 3 leaves *playing*, "
-    "*sleeping* and *eating*, whose probabilities are scaled to 100 %. 0 disables top-k."
-)
-PENALTY_HELP = (
-    f"{_CAT}If *playing* was used before, a penalty above 1.0 lowers its probability, so that "
-    "*sleeping* may be selected. 1.0 disables the penalty."
-)
-SEED_HELP = (
-    "The same seed and settings select the same words again: the cat is *sleeping* every time. If "
-    "empty, each answer gets a random seed, which is shown with the answer."
-)
-GREEDY_HELP = f"{_CAT}Greedy always selects the most likely word: the cat is *playing* every time."
-
-
 _OF_THE_MODEL = ("greedy", "temperature", "top_p", "top_k")
 """Settings with defaults of the model; each is the widget key and the name of the setting."""
 _MOVED = "sampling_moved"
@@ -60,8 +33,6 @@ def pick_sampling(defaults: SamplingSettings, *, lab: bool = False) -> SamplingS
         lab: whether to leave out maximum length and seed, which the sampling lab does not use, and
             the link to it.
     """
-    keep: dict[str, Any] = {"persist_state": "session"}
-    move: dict[str, Any] = {"on_change": lambda: st.session_state.update({_MOVED: True})} | keep
     if any(key in st.query_params or key in remembered() for key in _OF_THE_MODEL):
         st.session_state[_MOVED] = True
     defaults = replace(defaults, top_k=min(defaults.top_k, TOP_K_RANGE[1]))
@@ -70,50 +41,64 @@ def pick_sampling(defaults: SamplingSettings, *, lab: bool = False) -> SamplingS
             if st.session_state.get(key) != getattr(defaults, key):
                 st.session_state[key] = getattr(defaults, key)
 
+    def moved() -> None:
+        st.session_state[_MOVED] = True
+
     def slider(label: str, key: str, default: Any, limits: tuple[Any, Any], **how: Any) -> Any:
-        link_choice(key, default, number_in(*limits))
-        return st.slider(label, *limits, key=key, **how)
+        return st.slider(label, *limits, **link_choice(key, default, number_in(*limits)), **how)
 
     max_new_tokens = defaults.max_new_tokens
     if not lab:
-        link_choice("tokens", defaults.max_new_tokens, number_in(*ranges.MAX_NEW_TOKENS_RANGE))
         max_new_tokens = st.number_input(
             "Max new tokens",
             *ranges.MAX_NEW_TOKENS_RANGE,
             step=1,
-            key="tokens",
-            help=NEW_TOKENS_HELP,
-            **keep,
+            help="Maximum length of the answer in tokens; a token is about three quarters of an "
+            "English word. The model may stop earlier. Prompt and answer together are limited by "
+            "its context length.",
+            **link_choice("tokens", max_new_tokens, number_in(*ranges.MAX_NEW_TOKENS_RANGE)),
         )
-    link_choice("greedy", defaults.greedy, is_true)
-    greedy = st.toggle("Greedy", key="greedy", help=GREEDY_HELP, **move)
-    move["disabled"] = greedy
+    greedy = st.toggle(
+        "Greedy",
+        help=f"{_CAT}Greedy always selects the most likely word: the cat is *playing* every time.",
+        on_change=moved,
+        **link_choice("greedy", defaults.greedy, is_true),
+    )
+    drawn: dict[str, Any] = {"on_change": moved, "disabled": greedy}
     temperature = slider(
         "Temperature",
         *("temperature", defaults.temperature, ranges.TEMPERATURE_RANGE),
         step=0.1,
         format="%.1f",
-        help=TEMPERATURE_HELP,
-        **move,
+        help=f"{_CAT}A low temperature (0.2) almost always selects *playing*; 1.0 keeps these "
+        "probabilities; 2.0 evens them out, so that *flying* is selected more often.",
+        **drawn,
     )
     top_p = slider(
         "Top-p",
         *("top_p", defaults.top_p, ranges.TOP_P_RANGE),
         step=0.01,
-        help=TOP_P_HELP,
-        **move,
+        help=f"{_CAT}Only the most likely words that together reach this probability are "
+        "considered: 0.5 leaves *playing*; 0.8 leaves *playing*, *sleeping* and *eating*; 1.0 "
+        "leaves all.",
+        **drawn,
     )
-    top_k = slider("Top-k", "top_k", defaults.top_k, TOP_K_RANGE, help=TOP_K_HELP, **move)
+    top_k = slider(
+        "Top-k",
+        *("top_k", defaults.top_k, TOP_K_RANGE),
+        help=f"{_CAT}Only this many of the most likely words are considered: 3 leaves *playing*, "
+        "*sleeping* and *eating*, whose probabilities are scaled to 100 %. 0 disables top-k.",
+        **drawn,
+    )
     penalty = slider(
         "Repetition penalty",
         *("penalty", defaults.repetition_penalty, REPETITION_PENALTY_RANGE),
         step=0.05,
-        help=PENALTY_HELP,
-        **keep,
+        help=f"{_CAT}If *playing* was used before, a penalty above 1.0 lowers its probability, so "
+        "that *sleeping* may be selected. 1.0 disables the penalty.",
     )
     seed = None
     if not lab:
-        link_choice("seed", defaults.seed, number_in(*ranges.SEED_RANGE))
         seed = st.number_input(
             "Seed",
             *ranges.SEED_RANGE,
@@ -121,9 +106,9 @@ def pick_sampling(defaults: SamplingSettings, *, lab: bool = False) -> SamplingS
             step=1,
             placeholder="random",
             disabled=greedy,
-            key="seed",
-            help=SEED_HELP,
-            **keep,
+            help="The same seed and settings select the same words again: the cat is *sleeping* "
+            "every time. If empty, each answer gets a random seed, which is shown with the answer.",
+            **link_choice("seed", defaults.seed, number_in(*ranges.SEED_RANGE)),
         )
         st.page_link(page("lab"), label="See these settings choose", icon=":material/science:")
     return SamplingSettings(
