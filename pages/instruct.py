@@ -13,6 +13,7 @@ from core.ui.instruct.follow_up import pick_follow_up, pick_system_prompt
 from core.ui.instruct.model_speed import draw_model_speed
 from core.ui.instruct.page_style import STYLE, scroll_to_newest
 from core.ui.instruct.stream_view import Pace, pick_pace, stream_answer
+from core.ui.widgets.actions import action
 from core.ui.widgets.examples import draw_examples
 from core.ui.widgets.person import person
 from core.ui.widgets.pickers import pick_model
@@ -69,12 +70,8 @@ if state.empty:
 running, finished = state.job, state.places
 under_way = finished.pop() if running is not None else None
 if (older := len(finished) - state.shown) > 0:
-    st.button(
-        f"Show {min(older, SHOWN)} earlier of {older}",
-        icon=":material/expand_less:",
-        type="tertiary",
-        on_click=state.show_more,
-    )
+    label = f"Show {min(older, SHOWN)} earlier of {older}"
+    action(label, "expand_less", "show_earlier", state.show_more)
 with st.container(key="turns"):
     for each in finished[-state.shown :]:
         if each is None:

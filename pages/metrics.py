@@ -13,6 +13,7 @@ from core.ui.metrics.live import draw_live
 from core.ui.metrics.progress import draw_measure_again, draw_progress, draw_unfinished
 from core.ui.metrics.tables import draw_tables
 from core.ui.metrics.tuning import draw_tuning
+from core.ui.widgets.actions import action
 from core.ui.widgets.navigation import link_to
 from core.ui.widgets.person import draw_manage_hint, in_kiosk, person
 from core.ui.widgets.resources import shared_benchmark, shared_engine
@@ -72,7 +73,7 @@ elif chosen.contended:
         draw_measure_again(engine)
 else:
     st.info("No values match the filter.", icon=":material/search_off:")
-    st.button("Show all", icon=":material/filter_list_off:", on_click=show_all, key="show_all_2")
+    action("Show all", "filter_list_off", "show_all_2", show_all, kind="secondary")
 
 # All values, tuning and live load
 st.subheader("All measurements and answers", anchor=False)

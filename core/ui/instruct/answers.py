@@ -19,7 +19,7 @@ from core.ui.instruct.conversation import Conversation, model_title
 from core.ui.instruct.details import detail_rows
 from core.ui.instruct.export import to_json, to_markdown
 from core.ui.instruct.stream_view import draw_thinking, stop_text
-from core.ui.widgets.actions import draw_download
+from core.ui.widgets.actions import action, draw_download
 from core.ui.widgets.answer_text import draw_answer, draw_plain
 from core.ui.widgets.model_choices import (
     INSTALL_MODELS_HINT,
@@ -154,21 +154,21 @@ def _draw_refusal_actions(exchange: Exchange, state: Conversation) -> None:
     larger, example = packaged_model(), random.choice(presets())
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         if larger is not None:
-            st.button(
+            action(
                 f"Run with {catalogue()[larger].title}",
-                icon=":material/forum:",
-                key=f"ask_real_{exchange.id}",
+                "forum",
+                f"ask_real_{exchange.id}",
+                *(_run_with, state, larger, exchange),
+                kind="secondary",
                 disabled=state.running,
-                on_click=_run_with,
-                args=(state, larger, exchange),
             )
-        st.button(
+        action(
             "Try an example",
-            icon=":material/lightbulb:",
-            key=f"example_{exchange.id}",
+            "lightbulb",
+            f"example_{exchange.id}",
+            *(state.ask, example.instruction, example.context),
+            kind="secondary",
             disabled=state.running,
-            on_click=state.ask,
-            args=(example.instruction, example.context),
             help="Ask an example of the kind that this model was trained on.",
         )
         if larger is None:
@@ -196,49 +196,43 @@ def _draw_actions(exchange: Exchange, state: Conversation) -> None:
     if exchange.context_full:
         pass  # more tokens do not fit
     elif unfinished and exchange.text and not spec.remote and not thought:
-        st.button(
+        action(
             "Continue",
-            icon=":material/play_arrow:",
-            key=f"continue_{exchange.id}",
-            type="tertiary",
+            "play_arrow",
+            f"continue_{exchange.id}",
+            *(state.continue_answer, exchange),
             disabled=state.running,
-            on_click=state.continue_answer,
-            args=(exchange,),
             help="Generate more of this answer.",
         )
     elif cut_off:
         most = MORE * exchange.details.sampling.max_new_tokens
-        st.button(
+        action(
             "More tokens",
-            icon=":material/play_arrow:",
-            key=f"more_{exchange.id}",
-            type="tertiary",
+            "play_arrow",
+            f"more_{exchange.id}",
+            *(state.regenerate, exchange, most),
             disabled=state.running,
-            on_click=state.regenerate,
-            args=(exchange, most),
             help=f"Run the same request again with up to {most:,} new tokens.",
         )
     _draw_details(exchange)
-    st.button(
+    action(
         "Regenerate",
-        icon=":material/refresh:",
-        key=f"again_{exchange.id}",
-        type="tertiary",
+        "refresh",
+        f"again_{exchange.id}",
+        *(state.regenerate, exchange),
         disabled=state.running,
-        on_click=state.regenerate,
-        args=(exchange,),
         help="Run the same request again with a new seed.",
     )
     with st.popover("Copy", icon=":material/content_copy:", type="tertiary"):
         st.code(exchange.text or " ", language=None, wrap_lines=True)
     with st.popover("More", icon=":material/more_horiz:", type="tertiary"):
         draw_downloads([exchange], exchange.id)
-        st.button(
+        action(
             "Delete",
-            icon=":material/delete:",
-            key=f"delete_{exchange.id}",
-            on_click=state.delete,
-            args=(exchange,),
+            "delete",
+            f"delete_{exchange.id}",
+            *(state.delete, exchange),
+            kind="secondary",
             help="Delete this answer here and from the database.",
         )
 

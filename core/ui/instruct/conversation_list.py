@@ -7,6 +7,7 @@ import streamlit as st
 from core.errors import RecordsError
 from core.ui.instruct.answers import draw_downloads
 from core.ui.instruct.conversation import OPEN, Conversation
+from core.ui.widgets.actions import action
 from core.ui.widgets.person import person
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
@@ -15,12 +16,14 @@ from core.ui.widgets.safe_text import safe_inline
 def draw_conversations(state: Conversation) -> None:
     """Draw the latest conversations, or those that match the search; a click opens one."""
     opened = st.session_state[OPEN]
-    st.button(
+    action(
         "New conversation",
-        icon=":material/add:",
-        width="stretch",
+        "add",
+        "new_conversation",
+        state.new,
+        kind="secondary",
         disabled=state.empty,
-        on_click=state.new,
+        width="stretch",
     )
     menu = st.container()
     with st.expander("Conversations", icon=":material/forum:", expanded=True, key="conversations"):
@@ -50,13 +53,7 @@ def draw_conversations(state: Conversation) -> None:
         if not found:
             st.caption("Nothing was found." if search else "Your conversations are listed here.")
         elif len(found) > state.listed:
-            st.button(
-                "Show more",
-                icon=":material/expand_more:",
-                type="tertiary",
-                key="list_more",
-                on_click=state.list_more,
-            )
+            action("Show more", "expand_more", "list_more", state.list_more)
     if title is not None:
         with menu:
             _draw_menu(state, opened, title)
@@ -70,6 +67,5 @@ def _draw_menu(state: Conversation, conversation: str, title: str) -> None:
             "Title", title, key=box, on_change=lambda: state.rename(st.session_state[box] or "")
         )
         draw_downloads(state.exchanges, "conversation")
-        st.button(
-            "Delete conversation", icon=":material/delete:", on_click=state.delete_conversation
-        )
+        key = "delete_conversation"
+        action("Delete conversation", "delete", key, state.delete_conversation, kind="secondary")

@@ -13,6 +13,7 @@ from core.inference.distribution import Distribution, kl_divergence, order_chang
 from core.ui.compare.setup import SIDE_BADGES
 from core.ui.lab.charts import SHOWN, bars_chart
 from core.ui.lab.state import DRAWS, Lab, Place
+from core.ui.widgets.actions import action
 from core.ui.widgets.charts import SIDE_COLOURS
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.tokens import label, numbered, percent
@@ -62,17 +63,20 @@ def draw_actions(state: Lab, place: Place, found: Distribution, signature: objec
     Args:
         signature: what the present distributions depend on.
     """
-    st.button(
+    action(
         "Draw",
-        icon=":material/casino:",
-        type="primary",
+        "casino",
+        "draw",
+        lambda: state.take(int(found.draw(1).argmax())),
+        kind="primary",
         shortcut="d",
-        on_click=lambda: state.take(int(found.draw(1).argmax())),
         help="Draw a token by the present settings and go on from there.",
     )
-    if st.button(
+    if action(
         f"Draw {DRAWS:,}",
-        icon=":material/bar_chart:",
+        "bar_chart",
+        "draw_many",
+        kind="secondary",
         help="Draw that often without going on, and show how often each token came.",
     ):
         state.draws = signature, []

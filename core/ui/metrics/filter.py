@@ -16,6 +16,7 @@ from core.metrics.rows import (
     last_days,
     precision_label,
 )
+from core.ui.widgets.actions import action
 from core.ui.widgets.link import is_true, link_choice, link_choices, one_of
 from core.ui.widgets.model_choices import models_here
 from core.ui.widgets.resources import shared_engine
@@ -61,14 +62,7 @@ def pick_filter(subjects: Collection[Subject]) -> PointFilter:
             help="Leave out deleted models, and models of servers.",
             **linked_here,
         )
-        st.button(
-            "Show all",
-            icon=":material/filter_list_off:",
-            type="tertiary",
-            disabled=not active,
-            on_click=show_all,
-            key="show_all",
-        )
+        action("Show all", "filter_list_off", "show_all", show_all, disabled=not active)
     contended = st.toggle(
         "Include measured while busy",
         help="Includes values that were measured while other work ran on this machine, such as "
@@ -102,13 +96,10 @@ def draw_all_excluded() -> DeltaGenerator:
             "anyway."
         )
         row = st.container(horizontal=True)
-    row.button(
-        "Show them anyway",
-        icon=":material/visibility:",
-        on_click=set_widgets,
-        args=({"contended": True},),
-        key="show_contended",
-    )
+    with row:
+        shown = {"contended": True}
+        key = "show_contended"
+        action("Show them anyway", "visibility", key, set_widgets, shown, kind="secondary")
     return row
 
 

@@ -11,6 +11,7 @@ import streamlit as st
 from core.catalogue import catalogue
 from core.inference.engine import Engine
 from core.ui.models.list import ListedModel, family, fitting
+from core.ui.widgets.actions import action
 from core.ui.widgets.link import link_choices, link_texts
 from core.ui.widgets.state import set_widgets
 
@@ -82,13 +83,12 @@ def pick_filter() -> ModelFilter:
     label = f"Filter ({active})" if active else "Filter"
     with st.popover(label, icon=":material/filter_list:", key="filter"):
         selected |= {key: _pick(key, options[key]) for key in options}
-        st.button(
+        action(
             "Show all",
-            icon=":material/filter_list_off:",
-            type="tertiary",
+            "filter_list_off",
+            "show_all_models",
+            *(set_widgets, {key: [] for key in selected} | {"search": ""}),
             disabled=not active and not search and not selected["state"],
-            on_click=set_widgets,
-            args=({key: [] for key in selected} | {"search": ""},),
         )
     return ModelFilter(search or "", selected)
 

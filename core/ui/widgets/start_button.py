@@ -50,13 +50,13 @@ def draw_start(label: str, specs: Sequence[ModelSpec], *, disabled: bool) -> boo
     missing = any(size != 0 for size in sizes) and may_manage()
     total = sum(size or 0 for size in sizes)
     download = "Download" if None in sizes else f"Download {bytes_text(total)}"
-    pressed = st.button(
+    pressed = action(
         f"{download}, then {label[0].lower()}{label[1:]}" if missing else label,
-        icon=":material/download:" if missing else ":material/play_arrow:",
-        type="primary",
+        "download" if missing else "play_arrow",
+        "start",
+        kind="primary",
         shortcut="Ctrl+Enter",
         disabled=disabled,
-        key="start",
         width="stretch",
     )
     return may_start(specs, asked=pressed) and not disabled
