@@ -5,13 +5,21 @@ import streamlit as st
 from core.inference.conversations import Details
 from core.runtimes.sampling import default_sampling
 from core.runtimes.spec import SpeculationMode
-from core.ui.instruct.answers import ANSWER_ICON, draw_exchange, draw_question
+from core.ui.instruct.answers import (
+    ANSWER_ICON,
+    STYLE,
+    draw_exchange,
+    draw_question,
+    scroll_to_newest,
+)
 from core.ui.instruct.composer import draw_composer
 from core.ui.instruct.conversation import SHOWN, conversation, model_title
-from core.ui.instruct.conversation_list import draw_conversations
-from core.ui.instruct.follow_up import pick_follow_up, pick_system_prompt
-from core.ui.instruct.model_speed import draw_model_speed
-from core.ui.instruct.page_style import STYLE, scroll_to_newest
+from core.ui.instruct.sidebar import (
+    draw_conversations,
+    draw_model_speed,
+    pick_follow_up,
+    pick_system_prompt,
+)
 from core.ui.instruct.stream_view import Pace, pick_pace, stream_answer
 from core.ui.widgets.actions import action
 from core.ui.widgets.examples import draw_examples
@@ -32,7 +40,7 @@ with st.sidebar:
     picked = pick_model(shared_engine().store, speculation=SpeculationMode.AUTO)
     spec = picked.spec
     draw_model_speed(spec)
-    follow_up = pick_follow_up(spec, state.exchanges)
+    follow_up, template_kwargs = pick_follow_up(spec, state.exchanges)
     with st.expander("Settings", icon=":material/tune:", key="settings"):
         system = pick_system_prompt(spec)
         sampling = pick_sampling(default_sampling(shared_engine().store, spec.model))
@@ -45,9 +53,9 @@ if asked := state.to_submit(spec):
         model_title(spec),
         sampling,
         picked.prompt_format,
-        follow_up.chat_template_kwargs,
+        template_kwargs,
         system,
-        follow_up.on,
+        follow_up,
         speculation=picked.speculation,
     )
     state.submit(*asked, details)

@@ -113,7 +113,7 @@ def render_conversation(
     """
     options = dict(template_kwargs or {})
     for name in options:
-        if name not in _variables(str(tokenizer.chat_template)):
+        if name not in template_variables(str(tokenizer.chat_template)):
             raise OptionError(
                 f"The chat template of this model does not use the variable {name!r}. Remove it "
                 "from chat_template_kwargs.",
@@ -178,7 +178,7 @@ _WRITTEN_PART = "{'type': 'text'"
 
 
 @lru_cache(maxsize=16)
-def _variables(template: str) -> frozenset[str]:
+def template_variables(template: str) -> frozenset[str]:
     """Return the variables that a chat template reads; all its words if Jinja rejects it."""
     source = _GENERATION_TAG.sub("", template)
     try:

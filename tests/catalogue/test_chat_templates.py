@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from core.catalogue.conversation import _variables, render_conversation
+from core.catalogue.conversation import render_conversation, template_variables
 from core.catalogue.prompts import Role, Turn, choose_format
 from core.errors import BadRequestError, PromptFormatError
 from core.runtimes.tokenizer import load_tokenizer
@@ -130,8 +130,8 @@ def test_a_variable_that_a_template_only_assigns_is_rejected(with_template: Load
 
 
 def test_the_variables_of_a_template_that_jinja_rejects_are_searched_for_as_words() -> None:
-    assert "thinking" in _variables("{{ thinking | no_such_filter }}")
-    assert "other" not in _variables("{% thinking")
+    assert "thinking" in template_variables("{{ thinking | no_such_filter }}")
+    assert "other" not in template_variables("{% thinking")
 
 
 READS_OTHER_KEYS = KEEPS_ALL.replace("m['content']", "m['text']")

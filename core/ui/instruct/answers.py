@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
+from pathlib import Path
 
 import streamlit as st
 
@@ -16,8 +17,7 @@ from core.inference.answer import Answer, StopReason
 from core.inference.conversations import Details, Exchange
 from core.runtimes.sampling import default_sampling
 from core.ui.instruct.conversation import Conversation, model_title
-from core.ui.instruct.details import detail_rows
-from core.ui.instruct.export import to_json, to_markdown
+from core.ui.instruct.export import detail_rows, to_json, to_markdown
 from core.ui.instruct.stream_view import draw_thinking, stop_text
 from core.ui.widgets.actions import action, draw_download
 from core.ui.widgets.answer_text import draw_answer, draw_plain
@@ -28,9 +28,11 @@ from core.ui.widgets.model_choices import (
 )
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
+from core.ui.widgets.scripts import SCROLL_TO_NEWEST
 from core.ui.widgets.tokens import draw_tokens
 from core.units import counted, milliseconds_text, rate_text
 
+STYLE = Path(__file__).with_name("instruct.css")
 TTFT_HELP = "Time to first token: from the start of work, after any waiting, to the first token."
 NO_TEXT = "The model returned no text."
 INTERRUPTED = "The server was stopped before this answer ended. Regenerate or continue it."
@@ -241,3 +243,15 @@ def draw_downloads(exchanges: list[Exchange], key: str) -> None:
     """Draw the buttons that download exchanges."""
     draw_download("paddock-answers.md", lambda: to_markdown(exchanges), f"markdown_{key}")
     draw_download("paddock-answers.json", lambda: to_json(exchanges), f"json_{key}")
+
+
+def scroll_to_newest(exchange_id: str) -> None:
+    """Scroll to the newest exchange.
+
+    The element is drawn in every run and changes with the exchange: the browser runs the script
+    once for each, even if the answer ends before the browser has drawn its beginning.
+    """
+    st.html(
+        f'<span data-exchange="{exchange_id}"></span><script>{SCROLL_TO_NEWEST}</script>',
+        unsafe_allow_javascript=True,
+    )
