@@ -19,7 +19,7 @@ ICON = str(Path(__file__).with_name("icon.svg"))
 
 WORDMARK = str(Path(__file__).with_name("wordmark.svg"))
 
-STYLES = (Path(__file__).with_name("theme.css"), Path(__file__).parent / "widgets" / "widgets.css")
+STYLE = Path(__file__).with_name("theme.css")
 """Styles for which Streamlit's theme has no settings."""
 
 
@@ -35,8 +35,7 @@ try:
         page_title="Paddock", page_icon=ICON, layout="wide", initial_sidebar_state=340
     )
     st.logo(WORDMARK, size="large")
-    for style in STYLES:
-        st.html(style)
+    st.html(STYLE)
     root = st.Page(
         to_first_page, title="Paddock", url_path="home", default=True, visibility="hidden"
     )

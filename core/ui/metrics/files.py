@@ -14,7 +14,7 @@ from core.metrics.rows import PointFilter, subject_of_run
 from core.metrics.tables import csv_text, to_csv, to_markdown
 from core.ui.compare.state import hidden_runs
 from core.ui.metrics.data import Chosen
-from core.ui.metrics.tables import answer_rows
+from core.ui.metrics.tables import answer_row
 from core.ui.widgets.actions import draw_download, draw_error, tell
 from core.ui.widgets.person import may_manage
 from core.units import bytes_text, counted
@@ -76,12 +76,13 @@ def draw_import(engine: Engine) -> None:
 
 def answers_csv(engine: Engine, which: PointFilter, hidden: Collection[str] = ()) -> str:
     """Return all matching answers, newest first, without instructions and answer texts."""
-    rows = [
-        row
-        for row in engine.runs.chart_rows()
-        if row.id not in hidden and which.matches(subject_of_run(row), row.started_at)
-    ]
-    return csv_text(answer_rows(rows))
+    return csv_text(
+        [
+            answer_row(row)
+            for row in engine.runs.chart_rows()
+            if row.id not in hidden and which.matches(subject_of_run(row), row.started_at)
+        ]
+    )
 
 
 def _with_rounds(engine: Engine, chosen: Chosen) -> list[Measurement]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -26,75 +26,53 @@ if TYPE_CHECKING:
     from core.db.run_values import RunRow
 
 _MB = 1e-6
-_FIGURES: dict[str, tuple[Any, ...]] = {
-    "Tokens/s": ("figures.decode_tokens_per_s",),
-    "Low": ("figures.decode_low",),
-    "High": ("figures.decode_high",),
-    "TTFT ms": ("figures.ttft_ms.median",),
-    "TPOT p50 ms": ("figures.tpot_ms.median",),
-    "TPOT p90 ms": ("figures.tpot_ms.p90",),
-    "TPOT p99 ms": ("figures.tpot_ms.p99",),
-    "Prefill tokens/s": ("figures.prefill_tokens_per_s",),
-    "Private MB": ("figures.memory_private_bytes", _MB),
-    "File-backed MB": ("figures.memory_file_backed_bytes", _MB),
-    "Private peak MB": ("figures.memory_private_peak_bytes", _MB),
-    "File-backed peak MB": ("figures.memory_file_backed_peak_bytes", _MB),
-    "Load s": ("figures.load_s",),
-    "Compile s": ("figures.compile_s",),
-    "CPU cores": ("figures.cpu_cores",),
-    "Other CPU cores": ("figures.other_cpu_cores",),
-    "MBU %": ("figures.mbu", 100),
-    "Answers": ("figures.answers",),
-    "Disk MB": ("disk_bytes", _MB),
-    "Bandwidth GB/s": ("host.bandwidth_bytes_per_s", 1e-9),
-}
-"""Columns with the path of their value in a measurement, and its scale."""
-_QUALITY: dict[str, tuple[Any, ...]] = {
-    "Perplexity ×": ("quality.perplexity_ratio",),
-    "Same top token %": ("quality.top1_agreement", 100),
-    "First divergent token": ("quality.first_divergent_token",),
-    "Divergent share %": ("quality.divergent_share", 100),
-    "Task accuracy %": ("quality.task_accuracy", 100),
-}
 
 
 def _number(digits: int) -> Any:
     return st.column_config.NumberColumn(format=f"%.{digits}f")
 
 
-COLUMNS = {
+_FIGURES: dict[str, tuple[str, float, Any]] = {
+    "Tokens/s": ("figures.decode_tokens_per_s", 1, _number(1)),
+    "Low": ("figures.decode_low", 1, _number(1)),
+    "High": ("figures.decode_high", 1, _number(1)),
+    "TTFT ms": ("figures.ttft_ms.median", 1, _number(1)),
+    "TPOT p50 ms": ("figures.tpot_ms.median", 1, _number(2)),
+    "TPOT p90 ms": ("figures.tpot_ms.p90", 1, _number(2)),
+    "TPOT p99 ms": ("figures.tpot_ms.p99", 1, _number(2)),
+    "Prefill tokens/s": ("figures.prefill_tokens_per_s", 1, _number(0)),
+    "Private MB": ("figures.memory_private_bytes", _MB, _number(0)),
+    "File-backed MB": ("figures.memory_file_backed_bytes", _MB, _number(0)),
+    "Private peak MB": ("figures.memory_private_peak_bytes", _MB, _number(0)),
+    "File-backed peak MB": ("figures.memory_file_backed_peak_bytes", _MB, _number(0)),
+    "Load s": ("figures.load_s", 1, _number(2)),
+    "Compile s": ("figures.compile_s", 1, _number(2)),
+    "CPU cores": ("figures.cpu_cores", 1, _number(2)),
+    "Other CPU cores": ("figures.other_cpu_cores", 1, _number(2)),
+    "MBU %": ("figures.mbu", 100, _number(1)),
+    "Answers": ("figures.answers", 1, None),
+    "Disk MB": ("disk_bytes", _MB, _number(1)),
+    "Bandwidth GB/s": ("host.bandwidth_bytes_per_s", 1e-9, _number(1)),
+}
+"""Columns with the path of their value in a measurement, its scale, and its format; None: that of
+Streamlit."""
+_QUALITY: dict[str, tuple[str, float, Any]] = {
+    "Perplexity ×": ("quality.perplexity_ratio", 1, _number(3)),
+    "Same top token %": ("quality.top1_agreement", 100, _number(1)),
+    "First divergent token": ("quality.first_divergent_token", 1, _number(1)),
+    "Divergent share %": ("quality.divergent_share", 100, _number(1)),
+    "Task accuracy %": ("quality.task_accuracy", 100, _number(0)),
+}
+_FORMATS = {
+    **{name: how for name, (_, _, how) in (_FIGURES | _QUALITY).items() if how is not None},
     "Time (UTC)": st.column_config.DatetimeColumn(
         width=160, format="YYYY-MM-DD HH:mm:ss", timezone="UTC"
     ),
     "Error": st.column_config.TextColumn(width="medium"),
-    "Tokens/s": _number(1),
-    "Low": _number(1),
-    "High": _number(1),
-    "TTFT ms": _number(1),
-    "TPOT p50 ms": _number(2),
-    "TPOT p90 ms": _number(2),
-    "TPOT p99 ms": _number(2),
-    "Prefill tokens/s": _number(0),
     "Cached tokens": st.column_config.NumberColumn(
         help="Prompt tokens from the prefix cache. The TTFT of such an answer is shorter, so it is "
         "left out above."
     ),
-    "Private MB": _number(0),
-    "File-backed MB": _number(0),
-    "Private peak MB": _number(0),
-    "File-backed peak MB": _number(0),
-    "Disk MB": _number(1),
-    "Load s": _number(2),
-    "Compile s": _number(2),
-    "CPU cores": _number(2),
-    "Other CPU cores": _number(2),
-    "MBU %": _number(1),
-    "Bandwidth GB/s": _number(1),
-    "Perplexity ×": _number(3),
-    "Same top token %": _number(1),
-    "First divergent token": _number(1),
-    "Divergent share %": _number(1),
-    "Task accuracy %": _number(0),
     "Contended": st.column_config.CheckboxColumn(
         "Measured while busy",
         help="Other work ran on this machine at the same time, such as another answer, a download "
@@ -119,7 +97,7 @@ def draw_tables(chosen: Chosen) -> None:
             st.caption("No measurement matches the filter.")
     with answers:
         if chosen.answers:
-            _draw(answer_rows(chosen.answers), "answers")
+            _draw([answer_row(each) for each in chosen.answers], "answers")
         else:
             st.caption("No answer matches the filter.")
         if chosen.answers_in_all > len(chosen.answers):
@@ -131,11 +109,10 @@ def draw_tables(chosen: Chosen) -> None:
 
 def _draw(rows: list[dict[str, Any]], key: str) -> None:
     filled = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
-    shown = {name: how for name, how in COLUMNS.items() if name in filled}
     st.dataframe(
         rows,
         column_order=filled,
-        column_config=shown,
+        column_config={name: how for name, how in _FORMATS.items() if name in filled},
         hide_index=True,
         height=min(440, 38 + 35 * len(rows)),
         key=key,
@@ -154,10 +131,10 @@ def _measurement_row(measurement: Measurement) -> dict[str, Any]:
         "State": measurement.state.value,
         "Error": measurement.error or "",
         "Prompt tokens": what.prompt_tokens,
-        **{name: _scaled(measurement, *where) for name, where in _FIGURES.items()},
+        **_scaled(measurement, _FIGURES),
         "Left out (cores apart)": value_of(measurement, "figures.answers_apart") or None,
         "Reference": quality and precision_label(quality.reference),
-        **{name: _scaled(measurement, *where) for name, where in _QUALITY.items()},
+        **_scaled(measurement, _QUALITY),
         "Contended": subject.contended,
         "New tokens": what.new_tokens,
         "Repeats": what.repeats,
@@ -177,17 +154,18 @@ def _measurement_row(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _scaled(measurement: Measurement, path: str, scale: float = 1) -> float | None:
-    value = value_of(measurement, path)
-    return None if value is None else scale * value
+def _scaled(
+    measurement: Measurement, columns: Mapping[str, tuple[str, float, Any]]
+) -> dict[str, float | None]:
+    cells = {}
+    for name, (path, scale, _) in columns.items():
+        value = value_of(measurement, path)
+        cells[name] = None if value is None else scale * value
+    return cells
 
 
-def answer_rows(answers: Sequence[RunRow]) -> list[dict[str, Any]]:
-    """Return one row per answer, without instruction and answer text."""
-    return [_answer_row(each) for each in answers]
-
-
-def _answer_row(row: RunRow) -> dict[str, Any]:
+def answer_row(row: RunRow) -> dict[str, Any]:
+    """Return the row of an answer, without instruction and answer text."""
     subject = subject_of_run(row)
     private, file_backed = row.memory_private_bytes, row.memory_file_backed_bytes
     return {

@@ -11,7 +11,6 @@ import streamlit as st
 from core.catalogue import (
     DEFAULT_PRECISION,
     MAIN_PRECISIONS,
-    Int4Settings,
     Int8Settings,
     Precision,
 )
@@ -182,15 +181,16 @@ def _draw_actions(
             disabled=stored is not None or converting or problem is not None,
         ):  # not a callback, which would have the settings of the previous run
             with errors_told():
-                submit(engine, model.name, TaskKind.CONVERT, access, precision, custom, int8)
+                engine.tasks.submit(
+                    TaskRequest(model.name, TaskKind.CONVERT, precision, custom, int8, access)
+                )
             st.rerun()
         if download:
             action(
                 "Download only",
                 "download",
                 f"get_{model.key}",
-                submit,
-                *(engine, model.name, TaskKind.GET, access),
+                *(engine.tasks.submit, TaskRequest(model.name, TaskKind.GET, access=access)),
                 manage=True,
                 kind="secondary",
                 disabled=access.offline,
@@ -212,22 +212,6 @@ def _draw_actions(
             st.caption(plan.note)
     if download and model.gated:
         _explain_gate(model, access)
-
-
-def submit(
-    engine: Engine,
-    name: str,
-    kind: TaskKind,
-    access: HubAccess,
-    precision: Precision | None = None,
-    int4: Int4Settings | None = None,
-    int8: Int8Settings | None = None,
-) -> None:
-    """Callback: queue a download or conversion."""
-    request = TaskRequest(
-        model=name, kind=kind, precision=precision, int4=int4, int8=int8, access=access
-    )
-    engine.tasks.submit(request)
 
 
 def _pick_precision(model: ListedModel, plans: Plans) -> Precision:
@@ -345,12 +329,12 @@ def _draw_ready(engine: Engine, ready: list[ReadyModel], access: HubAccess) -> N
     with st.container(horizontal=True):
         for each in ready:
             hub_id = each.hub.hub_id
+            request = TaskRequest(hub_id, TaskKind.CONVERT, each.precision, access=access)
             action(
                 f"Download {each.precision.label} ({bytes_text(each.hub.total_bytes)})",
                 "download",
                 f"ready_{hub_id}",
-                submit,
-                *(engine, hub_id, TaskKind.CONVERT, access, each.precision),
+                *(engine.tasks.submit, request),
                 manage=True,
                 kind="primary" if each is ready[0] else "secondary",
                 disabled=engine.store.get(engine.store.resolve(hub_id), each.precision) is not None,

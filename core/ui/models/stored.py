@@ -9,11 +9,10 @@ from core.errors import PaddockError
 from core.inference.engine import Engine
 from core.store import StoredModel
 from core.store.stored import exactness_text
-from core.store.tasks import TaskKind
+from core.store.tasks import TaskKind, TaskRequest
 from core.ui.models.charts import formats_chart
 from core.ui.models.hub_access import hub_access
 from core.ui.models.list import ListedModel
-from core.ui.models.plan import submit
 from core.ui.widgets.actions import action, confirmed_action, draw_error, tell
 from core.ui.widgets.navigation import draw_try_it, page
 from core.ui.widgets.safe_text import safe_inline, unseen
@@ -112,18 +111,19 @@ def _draw_outdated(engine: Engine, stored: StoredModel) -> None:
             icon=":material/update:",
         )
         int8 = stored.manifest.int8
+        request = TaskRequest(
+            stored.name,
+            TaskKind.CONVERT,
+            stored.precision,
+            None if stored.kept_unchanged else stored.int4_requested,
+            Int8Settings(symmetric=int8.symmetric) if int8 is not None else None,
+            hub_access(),
+        )
         action(
             "Make anew",
             "refresh",
             f"anew_{stored.key}_{stored.precision}",
-            submit,
-            engine,
-            stored.name,
-            TaskKind.CONVERT,
-            hub_access(),
-            stored.precision,
-            None if stored.kept_unchanged else stored.int4_requested,
-            Int8Settings(symmetric=int8.symmetric) if int8 is not None else None,
+            *(engine.tasks.submit, request),
             manage=True,
             kind="secondary",
         )

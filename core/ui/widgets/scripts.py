@@ -59,19 +59,22 @@ group.querySelector('[aria-checked="true"]')?.focus();
 });"""
 """In the head of every page: the Tab key reaches a segmented control at its selected segment."""
 
-PRELOAD = (
-    "{const idle = self.requestIdleCallback ?? setTimeout;"
-    f"const charts = () => {{{_imports('PlotlyChart')}}};"
-    f"idle(() => {{{_imports('rehype-raw')}}});"
-    r"if (/\/metrics\/?$/.test(location.pathname)) idle(charts);"
-    "else {"
-    "let timer;"
-    "const wait = () => {clearTimeout(timer);"
-    f"timer = setTimeout(() => {{changes.disconnect(); idle(charts);}}, {_QUIET_MS});}};"
-    "const changes = new MutationObserver(wait);"
-    "changes.observe(document, {childList: true, subtree: true, characterData: true});"
-    "wait();}}"
-)
+PRELOAD = f"""{{
+const idle = self.requestIdleCallback ?? setTimeout;
+const charts = () => {{{_imports("PlotlyChart")}}};
+idle(() => {{{_imports("rehype-raw")}}});
+if (/\\/metrics\\/?$/.test(location.pathname)) idle(charts);
+else {{
+  let timer;
+  const wait = () => {{
+    clearTimeout(timer);
+    timer = setTimeout(() => {{changes.disconnect(); idle(charts);}}, {_QUIET_MS});
+  }};
+  const changes = new MutationObserver(wait);
+  changes.observe(document, {{childList: true, subtree: true, characterData: true}});
+  wait();
+}}
+}}"""
 """In the head of every page: loads what draws an answer, and later the code of the charts, when the
 browser is idle. Plotly takes half a second, which would otherwise delay the first chart."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any
 
 import streamlit as st
 
@@ -31,14 +30,13 @@ PART = 300
 KEPT = 8
 """Answers of a session whose tokens are kept."""
 _LEVELS = (
-    (0.9, "", "none"),
-    (0.5, "rgba(217,115,13,0.12)", "dotted"),
-    (0.2, "rgba(217,115,13,0.28)", "dashed"),
-    (0.0, "rgba(217,115,13,0.48)", "double"),
+    (0.9, "90 % and more", ""),
+    (0.5, "50 %", "background:rgba(217,115,13,0.12);border-bottom:2px dotted #d9730d"),
+    (0.2, "20 %", "background:rgba(217,115,13,0.28);border-bottom:2px dashed #d9730d"),
+    (0.0, "less", "background:rgba(217,115,13,0.48);border-bottom:2px double #d9730d"),
 )
-"""Lowest probability, background and underline; the underlines work without colour."""
+"""Lowest probability, its name, and the style of its tokens; the underlines work without colour."""
 _GUESSED = "background:rgba(11,103,178,0.16);border-bottom:2px solid #0b67b2"
-_LEVEL_NAMES = ("90 % and more", "50 %", "20 %", "less")
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\r": "␍", "\t": "⇥"})
 _LONGEST = 24
 _NO_WIDTH = str.maketrans({"0": "\u200b", "1": "\u200c"})
@@ -102,7 +100,7 @@ def draw_tokens(
     with st.container(key=f"tokens_{key}", gap="xsmall"):
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             guessed = _chosen_guesses(key, answer, len(found.tokens))
-            st.html(_guess_legend(answer) if guessed else _legend())
+            st.html(_legend(answer if guessed else None))
             count = counted(len(found.prompt), "token")
             with st.popover(f"Prompt · {count}", icon=":material/terminal:", type="tertiary"):
                 st.code(found.prompt_text, language=None, wrap_lines=True)
@@ -157,14 +155,19 @@ def _chosen_guesses(key: str, answer: Answer, tokens: int) -> list[bool]:
     return [False] * (tokens - len(guesses)) + guesses if marked == "Guesses" else []
 
 
-def _guess_legend(answer: Answer) -> str:
-    timings = answer.timings
+def _legend(guessed: Answer | None) -> str:
+    """Return what the marks mean: probabilities, or the accepted guesses of an answer."""
+
+    def sample(name: str, style: str) -> str:
+        return f"<span style='padding:0 3px;{style}'>{name}</span>"
+
+    if guessed is None:
+        samples = (sample(name, style) for _, name, style in _LEVELS)
+        return f"<small>Probability {' '.join(samples)}</small>"
+    timings = guessed.timings
     assert timings is not None and timings.tokens_per_step is not None, "tokens were guessed"
     found = speculation_text(timings.tokens_per_step, timings.acceptance_rate)
-    return (
-        f"<small><span style='padding:0 3px;{_GUESSED}'>accepted guess</span> "
-        f"the model's own · {found}</small>"
-    )
+    return f"<small>{sample('accepted guess', _GUESSED)} the model's own · {found}</small>"
 
 
 def _draw_alternatives(
@@ -227,15 +230,16 @@ def _style(key: str, tokens: tuple[TokenProbability, ...], guessed: list[bool]) 
         f"{pill}:nth-of-type({at + 1}){{--expected:{css_string(expected_text(each))}}}"
         for at, each in enumerate(tokens)
     ]
-    marks = {_GUESSED: [at for at, each in enumerate(guessed) if each]}
-    for style, members in (marks if guessed else _probability_marks(tokens)).items():
-        if members:
-            which = ",".join(f"{pill}:nth-of-type({at + 1})" for at in members)
-            rules.append(f"{which}{{{style}}}")
-    spaced = [at for at, each in enumerate(tokens) if each.token.text[:1] == " "]
-    if spaced:
-        which = ",".join(f"{pill}:nth-of-type({at + 1})" for at in spaced)
-        rules.append(f"{which}{{margin-left:0.3em}}")
+    members: dict[str, list[str]] = {}  # of each style
+    for at, each in enumerate(tokens):
+        selector = f"{pill}:nth-of-type({at + 1})"
+        style = _probability_style(each)
+        if guessed:
+            style = _GUESSED if guessed[at] else ""
+        members.setdefault(style, []).append(selector)
+        if each.token.text[:1] == " ":
+            members.setdefault("margin-left:0.3em", []).append(selector)
+    rules += [f"{','.join(which)}{{{style}}}" for style, which in members.items() if style]
     rules.append(f"{pill}[aria-checked='true']{{outline:2px solid #0b67b2}}")
     return f"<style>{''.join(rules)}</style>"
 
@@ -258,26 +262,6 @@ def css_string(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _probability_marks(tokens: tuple[TokenProbability, ...]) -> dict[str, list[int]]:
-    """Return the numbers of the tokens of each style."""
-    return {
-        f"background:{background};border-bottom:2px {underline} #d9730d": [
-            at for at, each in enumerate(tokens) if _level(each) == number
-        ]
-        for number, (_, background, underline) in enumerate(_LEVELS)
-        if number
-    }
-
-
-def _level(token: TokenProbability) -> int:
+def _probability_style(token: TokenProbability) -> str:
     share = math.exp(token.log_probability)
-    return next(number for number, (lowest, *_) in enumerate(_LEVELS) if share >= lowest)
-
-
-def _legend() -> str:
-    samples: list[Any] = [
-        f"<span style='padding:0 3px;background:{background or 'none'};"
-        f"border-bottom:2px {underline} #d9730d'>{name}</span>"
-        for (_, background, underline), name in zip(_LEVELS, _LEVEL_NAMES, strict=True)
-    ]
-    return f"<small>Probability {' '.join(samples)}</small>"
+    return next(style for lowest, _, style in _LEVELS if share >= lowest)
