@@ -38,7 +38,9 @@ def someone(visitor: Visitor, *, local: bool = False, manage: bool = False) -> P
     from dataclasses import replace
 
     access = replace(visitor.access, manage=manage)
-    return Person(access=access, account=None, token=None, session="s", local=local)
+    place = replace(visitor.place, forwarded=not local)
+    found = replace(visitor, access=access, place=place)
+    return Person(**vars(found), session="s")
 
 
 # Buttons that need the Manage permission

@@ -8,13 +8,12 @@ the script stops.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from core.auth import Access
-from core.db import GUEST, Account, Holder
+from core.db import GUEST, Holder
 from core.errors import RecordsError
 from core.inference.engine import User
 from core.server.middleware import CONNECTION_HEADER
@@ -26,33 +25,20 @@ from core.ui.widgets.visits import ENDED, connections, redirect_message, visitor
 FRESH_S = 0.5
 """Seconds for which the permissions are cached, so that one run does one database query."""
 _CACHED = "person_memo"
-
-MANAGE_SENTENCE = (
-    "Downloading, converting and deleting models and running benchmarks requires the Manage "
-    "permission. Ask an administrator."
-)
+"""Connection, time of the lookup, and its result."""
 
 
 @dataclass(frozen=True)
-class Person:
-    """The user of this page."""
+class Person(Visitor):
+    """The visitor whose page this is."""
 
-    access: Access
-    account: Account | None
-    """None for a guest on this machine."""
-    token: str | None = field(repr=False)
-    """Token of the sign-in session; None for a guest."""
-    session: str
+    session: str = ""
     """Id of this Streamlit session."""
-    local: bool
-    """Whether the browser certainly runs on this machine."""
-    browser: str | None = None
-    """Id of a guest's browser, the same in all its pages; None if it is not known."""
 
     @property
-    def owner(self) -> str:
-        """Owner id under which runs, votes and settings are stored."""
-        return self.account.id if self.account else GUEST
+    def local(self) -> bool:
+        """Whether the browser certainly runs on this machine."""
+        return self.place.on_this_machine
 
     @property
     def user(self) -> User:
@@ -67,29 +53,13 @@ class Person:
         return Holder(self.owner, "" if self.account else browser or self.session)
 
 
-@dataclass
-class _CachedVisitor:
-    """Result of the latest lookup; a plain object in the session state."""
-
-    connection: str = ""
-    at: float = 0.0
-    visitor: Visitor | None = None
-
-
 def person() -> Person:
     """Return the user of this page; without access, redirect to sign-in and stop the script."""
     visitor, context = _current_visitor(), get_script_run_ctx(suppress_warning=True)
     if visitor is None or not visitor.access.use:
         redirect_to()
         st.stop()
-    return Person(
-        access=visitor.access,
-        account=visitor.account,
-        token=visitor.token,
-        session=context.session_id if context else "",
-        local=visitor.place.on_this_machine,
-        browser=visitor.browser,
-    )
+    return Person(**vars(visitor), session=context.session_id if context else "")
 
 
 def enter() -> Person:
@@ -116,15 +86,17 @@ def _current_visitor() -> Visitor | None:
     connected = connections.visitor(connection)
     if connected is None:
         return None
-    cached: _CachedVisitor = st.session_state.setdefault(_CACHED, _CachedVisitor())
-    if cached.connection != connection or time.monotonic() - cached.at > FRESH_S:
-        try:
-            cached.visitor = visitors().refresh(connected)
-        except RecordsError as error:
-            st.error(safe_inline(str(error)), icon=":material/error:")
-            st.stop()
-        cached.connection, cached.at = connection, time.monotonic()
-    return cached.visitor
+    now = time.monotonic()
+    cached: tuple[str, float, Visitor] | None = st.session_state.get(_CACHED)
+    if cached is not None and cached[0] == connection and now - cached[1] <= FRESH_S:
+        return cached[2]
+    try:
+        visitor = visitors().refresh(connected)
+    except RecordsError as error:
+        st.error(safe_inline(str(error)), icon=":material/error:")
+        st.stop()
+    st.session_state[_CACHED] = connection, time.monotonic(), visitor
+    return visitor
 
 
 # The Manage permission
@@ -144,4 +116,8 @@ def draw_manage_hint() -> None:
     """Draw a hint for users without the Manage permission."""
     access = person().access
     if not access.manage:
-        st.info(KIOSK_ERROR if access.kiosk else MANAGE_SENTENCE, icon=":material/lock:")
+        sentence = (
+            "Downloading, converting and deleting models and running benchmarks requires the "
+            "Manage permission. Ask an administrator."
+        )
+        st.info(KIOSK_ERROR if access.kiosk else sentence, icon=":material/lock:")
