@@ -30,8 +30,9 @@ if in_kiosk():
 chosen = pick_set(engine, holder)
 if chosen is None:
     st.stop()
-runs = engine.evaluations.runs(holder, chosen.id)
-test_set = draw_editor(engine, chosen, opened=not runs)
+set_id, stored = chosen
+runs = engine.evaluations.runs(holder, set_id)
+test_set = draw_editor(engine, set_id, stored, opened=not runs)
 
 # The candidates and the run
 running = running_run(runs)
@@ -47,7 +48,7 @@ with st.container(gap="xsmall", key="test_candidates"):
             started = draw_start(label, specs, disabled=test_set is None or running is not None)
 if started and test_set is not None and running is None:
     try:
-        start_run(chosen.id, test_set, [each.with_max_tokens(tokens) for each in candidates])
+        start_run(set_id, test_set, [each.with_max_tokens(tokens) for each in candidates])
         st.rerun()
     except PaddockError as error:
         draw_error(error)

@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.errors import PaddockError
 from core.inference.engine import Engine
-from core.remotes import Directory, Listing, Remote, is_remote, model_name, split_name
+from core.remotes import Directory, Listing, Remote, model_name, split_name
 from core.remotes.registry import key_variable
 from core.runtimes.spec import ModelSpec
 from core.ui.widgets.actions import action, confirmed_action, draw_error, errors_told
@@ -129,18 +129,6 @@ def _badge(known: Listing | None) -> str:
 
 
 # In the model selectors
-
-
-def remote_models(directory: Directory, chosen: str | None = None) -> list[str]:
-    """Return the names of all known models of all remote servers, without waiting for lists.
-
-    Args:
-        chosen: a name that is always included, even if its server does not list it now.
-    """
-    names = [model_name(remote.name, model) for remote, model in directory.models()]
-    if chosen is not None and is_remote(chosen) and chosen not in names:
-        names.append(chosen)
-    return names
 
 
 def follow_listings(directory: Directory) -> None:

@@ -55,16 +55,12 @@ class _Edited:
     saved: TestSet
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The selected test set, as stored."""
+def pick_set(engine: Engine, holder: Holder) -> tuple[str, TestSet] | None:
+    """Draw the choice of a test set with the forms that add one.
 
-    id: str
-    test_set: TestSet
-
-
-def pick_set(engine: Engine, holder: Holder) -> Chosen | None:
-    """Draw the choice of a test set with the forms that add one; None if there is none yet."""
+    Returns:
+        Id and content of the selected set, as stored; None if there is none yet.
+    """
     known = engine.evaluations.sets(holder)
     if not known:
         _draw_first(engine)
@@ -87,39 +83,39 @@ def pick_set(engine: Engine, holder: Holder) -> Chosen | None:
         content = engine.evaluations.get_set(set_id, holder)
         if content is None:  # deleted in another tab
             st.rerun()
-        chosen = Chosen(set_id, TestSet.model_validate(content))
+        chosen = TestSet.model_validate(content)
         uploads = st.session_state.setdefault(_UPLOADS, 0)
         # A new key creates a new popover, which is closed.
         with st.popover("Add", icon=":material/add:", key=f"add_set_{uploads}"):
             _draw_offers(engine)
         with st.popover("Export", icon=":material/download:", type="tertiary", key="export_set"):
-            draw_download("paddock-test-set.json", lambda: to_json(chosen.test_set), "set_json")
-            draw_download("paddock-test-set.csv", lambda: to_csv(chosen.test_set), "set_csv")
+            draw_download("paddock-test-set.json", lambda: to_json(chosen), "set_json")
+            draw_download("paddock-test-set.csv", lambda: to_csv(chosen), "set_csv")
         confirmed_action(
             "Delete",
             "delete",
-            f"delete_set_{chosen.id}",
+            f"delete_set_{set_id}",
             "Delete this test set? The exported files of its runs are kept.",
-            *(engine.evaluations.delete_set, chosen.id, holder),
+            *(engine.evaluations.delete_set, set_id, holder),
             answer="Delete the set and its runs",
         )
-    return chosen
+    return set_id, chosen
 
 
-def draw_editor(engine: Engine, chosen: Chosen, *, opened: bool) -> TestSet | None:
+def draw_editor(engine: Engine, set_id: str, chosen: TestSet, *, opened: bool) -> TestSet | None:
     """Draw the cases for editing and return them; None if they cannot be used.
 
     Every change is stored at once.
     """
-    edited = _edited(chosen)
+    edited = _edited(set_id, chosen)
     label = f"{counted(len(edited.saved.cases), 'case')} and their checks"
     # Another key: it closes when the first run starts, whatever the user has done before.
     with st.expander(
-        label, icon=":material/edit_note:", expanded=opened, key=f"cases_{chosen.id}_{opened}"
+        label, icon=":material/edit_note:", expanded=opened, key=f"cases_{set_id}_{opened}"
     ):
         table = st.data_editor(
             edited.table,
-            key=f"editor_{chosen.id}",
+            key=f"editor_{set_id}",
             num_rows="dynamic",
             hide_index=True,
             placeholder="",
@@ -129,22 +125,21 @@ def draw_editor(engine: Engine, chosen: Chosen, *, opened: bool) -> TestSet | No
             alt="The cases of the test set: instruction, context, expected answer, checks, tags",
         )
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-            name = st.text_input("Name", edited.saved.name, key=f"name_{chosen.id}", width=260)
+            name = st.text_input("Name", edited.saved.name, key=f"name_{set_id}", width=260)
             checks = st.multiselect(
                 "Checks of cases without their own",
                 list(dict.fromkeys([*edited.saved.default_checks, *_EXAMPLES])),
                 default=list(edited.saved.default_checks),
                 accept_new_options=True,
-                key=f"default_{chosen.id}",
+                key=f"default_{set_id}",
                 width=520,
             )
             _draw_help()
     try:
-        cases = tuple(_cases(table))
-        now = checked(TestSet(name=name, cases=cases, default_checks=tuple(checks)))
+        now = checked(TestSet(name=name, cases=_cases(table), default_checks=tuple(checks)))
         if now != edited.saved:
             summary = (now.name, content_of(now), len(now.cases))
-            engine.evaluations.save_set(chosen.id, person().holder, *summary)
+            engine.evaluations.save_set(set_id, person().holder, *summary)
             edited.saved = now
             st.rerun()
     except PaddockError as error:
@@ -155,32 +150,29 @@ def draw_editor(engine: Engine, chosen: Chosen, *, opened: bool) -> TestSet | No
     return now
 
 
-def _edited(chosen: Chosen) -> _Edited:
+def _edited(set_id: str, chosen: TestSet) -> _Edited:
     import pandas as pd
 
     edited: _Edited | None = st.session_state.get(_EDITED)
-    if edited is None or edited.id != chosen.id:
-        rows = [_row(case) for case in chosen.test_set.cases]
-        edited = _Edited(chosen.id, pd.DataFrame(rows, columns=list(_FIELDS)), chosen.test_set)
+    if edited is None or edited.id != set_id:
+        rows = [
+            case.model_dump() | {"checks": list(case.checks), "tags": list(case.tags)}
+            for case in chosen.cases
+        ]
+        edited = _Edited(set_id, pd.DataFrame(rows, columns=list(_FIELDS)), chosen)
         st.session_state[_EDITED] = edited
     return edited
 
 
-def _row(case: Case) -> dict[str, Any]:
-    row = case.model_dump()
-    return row | {"checks": list(case.checks), "tags": list(case.tags)}
+def _cases(table: pd.DataFrame) -> tuple[Case, ...]:
+    def value(cell: Any) -> Any:
+        """Return a cell's text or list; an empty one may be None or NaN."""
+        if isinstance(cell, str):
+            return cell
+        return list(cell) if hasattr(cell, "__iter__") else None
 
-
-def _cases(table: pd.DataFrame) -> list[Case]:
     rows: list[dict[str, Any]] = table.to_dict("records")
-    return [Case(**{name: _value(row.get(name)) for name in _FIELDS}) for row in rows]
-
-
-def _value(cell: Any) -> Any:
-    """Return a cell's text or list; an empty one may be None or NaN."""
-    if isinstance(cell, str):
-        return cell
-    return list(cell) if hasattr(cell, "__iter__") else None
+    return tuple(Case(**{name: value(row.get(name)) for name in _FIELDS}) for row in rows)
 
 
 def _columns(test_set: TestSet) -> dict[str, Any]:

@@ -8,14 +8,13 @@ from enum import StrEnum
 from core.catalogue import DEFAULT_PRECISION, INT4_RECIPES, Precision, catalogue
 from core.errors import PaddockError
 from core.inference.engine import Engine
-from core.remotes import split_name
+from core.remotes import is_remote, model_name, split_name
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore, StoredModel, resolver
 from core.store.estimate import missing_bytes
 from core.store.formats import reaches
 from core.store.weights_source import find_origin
 from core.ui.models.list import ListedModel, all_models
-from core.ui.models.remote_servers import remote_models
 from core.ui.widgets.person import Person
 from core.units import bytes_text
 
@@ -41,15 +40,9 @@ class Choice:
 
     name: str
     """Model name as in the API and on the command line."""
-    title: str
     group: Group
-    detail: str
-    """Precisions and size on disk, size to download, or the server; may be empty."""
-
-    @property
-    def label(self) -> str:
-        """Title and detail in one line."""
-        return f"{self.title} · {self.detail}" if self.detail else self.title
+    label: str
+    """Title, and precisions and size on disk, size to download, or the server, if known."""
 
 
 def is_heading(value: str | None) -> bool:
@@ -66,10 +59,14 @@ def choices(engine: Engine, someone: Person, chosen: str | None = None) -> list[
     """
     listed = all_models(engine)
     found = [_local(engine, model) for model in listed]
-    found += [_remote(name) for name in remote_models(engine.remotes.directory, chosen)]
-    if chosen is not None and not is_heading(chosen):
-        names = {choice.name for choice in found}
-        if chosen not in names and someone.access.manage:
+    found += [
+        Choice(model_name(remote.name, model), Group.SERVER, f"{model} · on {remote.name}")
+        for remote, model in engine.remotes.directory.models()
+    ]
+    if chosen and not is_heading(chosen) and chosen not in {choice.name for choice in found}:
+        if is_remote(chosen):
+            found.append(_unlisted(chosen))
+        elif someone.access.manage:
             title = engine.store.title(chosen)
             found.append(_local(engine, ListedModel(chosen, chosen, title, None)))
     if someone.access.kiosk:
@@ -90,16 +87,17 @@ def _local(engine: Engine, model: ListedModel) -> Choice:
     if model.stored:
         precisions = ", ".join(_short(each) for each in model.stored)
         size = sum(each.manifest.folder_bytes for each in model.stored)
-        return Choice(model.name, title, Group.HERE, f"{precisions} · {bytes_text(size)}")
+        label = f"{title} · {precisions} · {bytes_text(size)}"
+        return Choice(model.name, Group.HERE, label)
     try:
         source = engine.store.resolve(model.name)
         missing = missing_bytes(source, engine.settings, model.hub)
         if not missing:
             size = find_origin(source, DEFAULT_PRECISION, engine.settings, model.hub).weight_bytes
-            return Choice(model.name, title, Group.HERE, bytes_text(size))
+            return Choice(model.name, Group.HERE, f"{title} · {bytes_text(size)}")
     except PaddockError:  # size unknown, or not available; reported when the model is selected
-        return Choice(model.name, title, Group.DOWNLOAD, "")
-    return Choice(model.name, title, Group.DOWNLOAD, bytes_text(missing))
+        return Choice(model.name, Group.DOWNLOAD, title)
+    return Choice(model.name, Group.DOWNLOAD, f"{title} · {bytes_text(missing)}")
 
 
 def _short(stored: StoredModel) -> str:
@@ -110,12 +108,13 @@ def _short(stored: StoredModel) -> str:
     return stored.label if gguf is None else gguf.recipe
 
 
-def _remote(name: str) -> Choice:
+def _unlisted(name: str) -> Choice:
+    """Return a remote model that its server does not list now."""
     try:
         remote, model = split_name(name)
     except PaddockError:  # typed by the user; reported when the model is selected
-        return Choice(name, name, Group.SERVER, "")
-    return Choice(name, model, Group.SERVER, f"on {remote}")
+        return Choice(name, Group.SERVER, name)
+    return Choice(name, Group.SERVER, f"{model} · on {remote}")
 
 
 def preferred_precision(store: ModelStore, name: str, wanted: Precision | None = None) -> Precision:
