@@ -29,14 +29,6 @@ LIST = "list"
 UNATTENDED = "list_unattended"
 """Key of the checkbox."""
 MAX_INSTRUCTIONS = 200
-UNTIMED_HINT = (
-    ":material/timer: Each instruction runs once. The fastest side is shown only where all answers "
-    "took at least one second. To time shorter answers, run a single instruction in *Fair* mode."
-)
-BUSY_HELP = (
-    "The timings are not comparable, because another generation was running at the same time or "
-    "the host had moved the processor cores apart."
-)
 SHOWN_ROWS = 5
 """Rows of the results table without scrolling, so that the answers below it are in the window."""
 _NOT_RUN: dict[str, Any] = {"Fastest": "", "Measured while busy": False}
@@ -146,7 +138,11 @@ def draw_list(entry: Entry, state: CompareState) -> MatchView | None:
     if reports and not entry.hidden:
         st.table(summary_table(reports), border="horizontal", hide_index=True)
         if not all(report.timed for report in reports):
-            st.caption(UNTIMED_HINT)
+            st.caption(
+                ":material/timer: Each instruction runs once. The fastest side is shown only where "
+                "all answers took at least one second. To time shorter answers, run a single "
+                "instruction in *Fair* mode."
+            )
     rows = [list_row(at, report, hidden=entry.hidden) for at, report in enumerate(reports, 1)]
     for number, setup in enumerate(series.setups[len(rows) :], len(rows) + 1):
         row = {"#": number, "Instruction": setup.request.instruction, "Your vote": ""}
@@ -163,7 +159,10 @@ def draw_list(entry: Entry, state: CompareState) -> MatchView | None:
             "#": st.column_config.NumberColumn(width=40),
             "Instruction": st.column_config.TextColumn(width="medium"),
             "State": st.column_config.TextColumn(width="small"),
-            "Measured while busy": st.column_config.CheckboxColumn(help=BUSY_HELP),
+            "Measured while busy": st.column_config.CheckboxColumn(
+                help="The timings are not comparable, because another generation was running at "
+                "the same time or the host had moved the processor cores apart."
+            ),
         },
     )
     chosen = picked["selection"]["rows"]

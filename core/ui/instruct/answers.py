@@ -33,25 +33,15 @@ from core.ui.widgets.tokens import draw_tokens
 from core.units import counted, milliseconds_text, rate_text
 
 STYLE = Path(__file__).with_name("instruct.css")
-TTFT_HELP = "Time to first token: from the start of work, after any waiting, to the first token."
-NO_TEXT = "The model returned no text."
-INTERRUPTED = "The server was stopped before this answer ended. Regenerate or continue it."
-CONTEXT_FULL = (
-    "The answer was cut off because prompt and answer fill the model's context length. Start a new "
-    "conversation, or shorten the text."
-)
-STOPPED_HELP = "You stopped it, or no page of this browser was open for a minute."
-UNFINISHED = (StopReason.LENGTH, StopReason.CANCELLED, StopReason.TIMEOUT)
-"""Reasons after which an answer can be continued."""
+ANSWER_ICON = ":material/pets:"
 MORE = 4
 """Factor of the maximum of new tokens where all of them went into thinking."""
-QUESTION_ICON, ANSWER_ICON = ":material/person:", ":material/pets:"
 
 
 def draw_question(exchange: Exchange) -> None:
     """Draw the instruction and context; the user's text is as untrusted as the model's."""
     with (
-        st.chat_message("user", avatar=QUESTION_ICON),
+        st.chat_message("user", avatar=":material/person:"),
         st.container(key=f"question_{exchange.id}", gap="small"),
     ):
         draw_plain(exchange.instruction)
@@ -73,17 +63,30 @@ def draw_exchange(exchange: Exchange, state: Conversation) -> None:
             if exchange.text:
                 draw_answer(exchange.text, exchange.id)
             elif answer is not None and answer.error is None:
-                st.caption(NO_TEXT if answer.thinking is None else answer.sentence)
+                no_text = "The model returned no text."
+                st.caption(no_text if answer.thinking is None else answer.sentence)
             if answer is None:
-                st.warning(INTERRUPTED, icon=":material/power_off:")
+                st.warning(
+                    "The server was stopped before this answer ended. Regenerate or continue it.",
+                    icon=":material/power_off:",
+                )
             elif answer.error is not None:
                 st.error(safe_inline(answer.sentence), icon=":material/error:")
             elif answer.stop_reason is StopReason.TIMEOUT:
                 st.warning(answer.sentence, icon=":material/timer_off:")
             if exchange.context_full:
-                st.warning(CONTEXT_FULL, icon=":material/content_cut:")
+                st.warning(
+                    "The answer was cut off because prompt and answer fill the model's context "
+                    "length. Start a new conversation, or shorten the text.",
+                    icon=":material/content_cut:",
+                )
             if answer is not None and answer.dropped:
-                st.warning(_dropped_text(answer.dropped), icon=":material/content_cut:")
+                st.warning(
+                    f"{counted(answer.dropped, 'earlier message')} did not fit into the context "
+                    "length and were not sent along. Start a new conversation, or lower the "
+                    "maximum of new tokens.",
+                    icon=":material/content_cut:",
+                )
             _draw_refusal_actions(exchange, state)
             with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
                 if answer is not None:
@@ -108,28 +111,26 @@ def _draw_tokens(exchange: Exchange, answer: Answer, state: Conversation) -> Non
     )
 
 
-def _dropped_text(dropped: int) -> str:
-    return (
-        f"{counted(dropped, 'earlier message')} did not fit into the context length and were not "
-        "sent along. Start a new conversation, or lower the maximum of new tokens."
-    )
-
-
 def _draw_chips(answer: Answer) -> None:
     """Draw tokens/s, time to first token and tokens, and why the answer ended early."""
-    timings = answer.timings
-    if timings is not None and timings.decode_tokens_per_s is not None:
-        st.badge(rate_text(timings.decode_tokens_per_s), color="blue")
-    if timings is not None and timings.ttft_ms is not None:
-        st.badge(f"TTFT {milliseconds_text(timings.ttft_ms)}", color="gray", help=TTFT_HELP)
-    if timings is not None:
+    if (timings := answer.timings) is not None:
+        if timings.decode_tokens_per_s is not None:
+            st.badge(rate_text(timings.decode_tokens_per_s), color="blue")
+        if timings.ttft_ms is not None:
+            st.badge(
+                f"TTFT {milliseconds_text(timings.ttft_ms)}",
+                color="gray",
+                help="Time to first token: from the start of work, after any waiting, to the first "
+                "token.",
+            )
         st.badge(counted(answer.answer_tokens, "token"), color="gray")
     match answer.stop_reason:
         case StopReason.LENGTH:
             new_tokens = None if timings is None else timings.new_tokens
             st.badge(stop_text(answer.stop_reason, new_tokens).capitalize(), color="orange")
         case StopReason.CANCELLED:
-            st.badge("Stopped", color="orange", help=STOPPED_HELP)
+            by = "You stopped it, or no page of this browser was open for a minute."
+            st.badge("Stopped", color="orange", help=by)
 
 
 def _draw_details(exchange: Exchange) -> None:
@@ -192,9 +193,9 @@ def _run_with(state: Conversation, model: str, exchange: Exchange) -> None:
 
 def _draw_actions(exchange: Exchange, state: Conversation) -> None:
     answer, spec = exchange.answer, exchange.details.spec
-    cut_off = answer is not None and answer.stop_reason is StopReason.LENGTH
+    reason = None if answer is None else answer.stop_reason
     thought = answer is not None and answer.thinking is not None
-    unfinished = answer is None or answer.stop_reason in UNFINISHED
+    unfinished = reason in (None, StopReason.LENGTH, StopReason.CANCELLED, StopReason.TIMEOUT)
     if exchange.context_full:
         pass  # more tokens do not fit
     elif unfinished and exchange.text and not spec.remote and not thought:
@@ -206,7 +207,7 @@ def _draw_actions(exchange: Exchange, state: Conversation) -> None:
             disabled=state.running,
             help="Generate more of this answer.",
         )
-    elif cut_off:
+    elif reason is StopReason.LENGTH:
         most = MORE * exchange.details.sampling.max_new_tokens
         action(
             "More tokens",

@@ -24,7 +24,9 @@ USUAL_ENCODINGS = ["ascii", "utf_8", "utf_16", "cp1252"]
 
 def draw_composer(state: Conversation) -> None:
     """Draw the composer; what is submitted is in the state at the start of the next run."""
-    _fill_from_link()
+    if text := st.query_params.get(INSTRUCTION):  # of a link; from now on it is not in the URL
+        st.session_state[BOX] = text
+        del st.query_params[INSTRUCTION]
     link_texts(CONTEXT)
     if state.draft is not None:
         st.session_state[BOX], state.draft = state.draft, None
@@ -112,10 +114,3 @@ def _decoded(content: bytes) -> str:
     found = from_bytes(content, cp_isolation=USUAL_ENCODINGS).best() or from_bytes(content).best()
     text = "" if found is None else str(found)
     return "" if "\0" in text else readable(text)
-
-
-def _fill_from_link() -> None:
-    """Put the instruction of a link into the composer; from then on it is not in the URL."""
-    if text := st.query_params.get(INSTRUCTION):
-        st.session_state[BOX] = text
-        del st.query_params[INSTRUCTION]

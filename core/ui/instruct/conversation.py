@@ -25,10 +25,6 @@ CONTEXT = "context"
 OPEN = "conversation"
 """Key of the id of the open conversation in the session state, also its name in the URL."""
 BUSY = "An answer is being generated. Wait until it ends, or stop it."
-NOT_FOUND = (
-    "This conversation was deleted, or belongs to another account or browser. Your next "
-    "instruction starts a new one."
-)
 LISTED = 8
 SHOWN = 20
 """Number of exchanges that the page draws at first and that each click adds."""
@@ -107,7 +103,10 @@ class Conversation:
                 found = conversations.read(st.session_state[OPEN], holder)
                 if found is None:
                     self.new()
-                    self.notice = NOT_FOUND
+                    self.notice = (
+                        "This conversation was deleted, or belongs to another account or browser. "
+                        "Your next instruction starts a new one."
+                    )
                     if self.asked is not None:
                         self.put_back(*self.asked)
                 else:

@@ -25,13 +25,6 @@ from core.units import bytes_text, counted, duration_text, parameters_text
 
 MODELS, RANDOM = "models", "random"
 _KINDS = {MODELS: "Models", RANDOM: "Random weights"}
-_PROMPTS = (32, 128, 512, 1024)
-
-RANDOM_SENTENCE = (
-    "Measures the speed and memory of an architecture on this machine without downloading the "
-    "model: it is created with random weights, converted and measured. The figures are marked; "
-    "quality cannot be measured."
-)
 
 
 def draw_first_benchmark() -> None:
@@ -85,7 +78,11 @@ def _pick_plan(engine: Engine) -> Plan:
     )
     random = kind == RANDOM
     if random:
-        st.caption(RANDOM_SENTENCE)
+        st.caption(
+            "Measures the speed and memory of an architecture on this machine without downloading "
+            "the model: it is created with random weights, converted and measured. The figures are "
+            "marked; quality cannot be measured."
+        )
     models = _pick_random() if random else _pick_models(engine)
     left, right = st.columns(2, gap="medium")
     with left:
@@ -114,7 +111,7 @@ def _pick_plan(engine: Engine) -> Plan:
     with right:
         prompts = st.multiselect(
             "Prompt lengths in tokens",
-            _PROMPTS,
+            (32, 128, 512, 1024),
             default=[32, 128],
             accept_new_options=True,
             key="bench_prompts",

@@ -17,14 +17,12 @@ _PAGES = {
     "account": ("Account", ":material/person:"),
 }
 """Title and icon of each page by its URL path, which is also its file name; in menu order."""
-_NOT_IN_MENU = ("lab",)
-"""Reached from the settings of Instruct and Compare."""
 
 
 def page(name: str) -> st.Page:
     """Return the page with this URL path."""
     title, icon = _PAGES[name]
-    shown = "hidden" if name in _NOT_IN_MENU else "visible"
+    shown = "hidden" if name == "lab" else "visible"  # reached from Instruct and Compare
     path = CHECKOUT / "pages" / f"{name}.py"
     return st.Page(path, title=title, icon=icon, url_path=name, visibility=shown)
 
