@@ -4,9 +4,8 @@ import streamlit as st
 
 from core.errors import PaddockError
 from core.runtimes.spec import SamplingSettings
-from core.ui.lab.charts import SHOWN
 from core.ui.lab.state import lab, other_precision
-from core.ui.lab.view import draw_actions, draw_difference, draw_path, draw_side
+from core.ui.lab.view import SHOWN, draw_actions, draw_difference, draw_path, draw_side
 from core.ui.widgets.link import is_true, link_choice, link_texts, number_in
 from core.ui.widgets.person import person
 from core.ui.widgets.pickers import pick_model

@@ -27,7 +27,6 @@ from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.state import set_widgets
 from core.units import counted, duration_text, milliseconds_text, rate_text
 
-_SEEN, _DISMISSED = "sweep_seen", "sweeps_dismissed"
 _BUSY_S, _IDLE_S = 1.0, 5.0
 """Refresh intervals of the panel: while a benchmark runs, and otherwise, because another tab may
 start one."""
@@ -45,10 +44,9 @@ _ICONS = {
 
 def draw_progress() -> None:
     """Draw the current benchmark run, or the result of the last one; updates itself."""
-    st.session_state[_SEEN] = _stage()
-    sweep = shared_benchmark().current
+    stage, sweep = _stage(), shared_benchmark().current
     busy = sweep is not None and sweep.running
-    st.fragment(_draw, run_every=_BUSY_S if busy else _IDLE_S)()
+    st.fragment(_draw, run_every=_BUSY_S if busy else _IDLE_S)(stage)
 
 
 def draw_unfinished(engine: Engine) -> None:
@@ -83,11 +81,10 @@ def _stage() -> tuple[object, ...]:
     return (sweep.id, sweep.running, sum(row.figures is not None for row in rows))
 
 
-def _draw() -> None:
+def _draw(before: tuple[object, ...]) -> None:
     sweep = shared_benchmark().current
-    seen = st.session_state.get(_SEEN)
-    if _stage() != seen:
-        if sweep is not None and not sweep.running and seen and seen[:2] == (sweep.id, True):
+    if _stage() != before:
+        if sweep is not None and not sweep.running and before[:2] == (sweep.id, True):
             _show_results(sweep)
         st.rerun()
     if sweep is None or (not sweep.running and sweep.id in _dismissed()):
@@ -190,7 +187,7 @@ def _draw_resume(sweep_id: str) -> None:
 
 def _dismissed() -> set[str]:
     """Return the benchmark runs dismissed in this session; their rows are kept."""
-    return st.session_state.setdefault(_DISMISSED, set())
+    return st.session_state.setdefault("sweeps_dismissed", set())
 
 
 def _plan_words(record: SweepRecord) -> str:

@@ -5,6 +5,7 @@ They belong to the engine, so that every tab shows them, also after the page was
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import streamlit as st
@@ -18,7 +19,6 @@ from core.ui.widgets.navigation import draw_try_it
 from core.ui.widgets.safe_text import safe_inline, unseen
 from core.units import bytes_text, duration_text
 
-_SEEN = "tasks_seen"
 _BUSY_S, _IDLE_S = 1.0, 5.0
 """Refresh intervals of the panel: while a task runs, and otherwise, because another tab or command
 may start one."""
@@ -44,9 +44,8 @@ _ICONS = {
 
 def draw_tasks(engine: Engine) -> None:
     """Draw all tasks, newest first; updates itself."""
-    st.session_state[_SEEN] = _states(engine)
     every = _BUSY_S if engine.tasks.active() else _IDLE_S
-    st.fragment(_draw_all, run_every=every)(engine)
+    st.fragment(_draw_all, run_every=every)(engine, _states(engine))
 
 
 def draw_tasks_of(engine: Engine, key: str) -> None:
@@ -60,8 +59,8 @@ def _states(engine: Engine) -> dict[int, TaskState]:
     return {view.id: view.state for view in engine.tasks.list()}
 
 
-def _draw_all(engine: Engine) -> None:
-    if _states(engine) != st.session_state.get(_SEEN):
+def _draw_all(engine: Engine, before: Mapping[int, TaskState]) -> None:
+    if _states(engine) != before:
         st.rerun()  # models on disk have changed, too
     views = engine.tasks.list()
     if not views:

@@ -18,11 +18,7 @@ from core.ui.widgets.safe_text import safe_inline
 from core.units import bytes_text, counted, milliseconds_text, rate_text
 
 ALL_CASES, FAILED, DIFFER, REGRESSED = "All", "Failed", "Differ", "Regressed"
-_MARKS = {
-    Verdict.PASS: "✓ pass",
-    Verdict.FAIL: "✗ fail",
-    Verdict.ERROR: "! error",
-}
+_MARKS = {Verdict.PASS: "✓ pass", Verdict.FAIL: "✗ fail", Verdict.ERROR: "! error"}
 _BACKGROUNDS = {
     _MARKS[Verdict.PASS]: "background-color: rgba(47, 158, 98, 0.20)",
     _MARKS[Verdict.FAIL]: "background-color: rgba(220, 60, 60, 0.22)",
