@@ -13,7 +13,7 @@ from core.inference.answer import Answer, StopReason
 from core.inference.job import Phase
 from core.ui.compare.setup import SIDE_BADGES
 from core.ui.compare.state import CompareState, MatchView
-from core.ui.instruct.conversation import model_title
+from core.ui.instruct.conversation import model_title, words_of
 from core.ui.instruct.stream_view import (
     THOUGHTS_ICON,
     draw_thinking,
@@ -129,14 +129,8 @@ def _draw_heading(view: MatchView, side: int, *, ended: bool) -> None:
     spec, letter = view.match.setup.sides[side], LETTERS[side]
     name = f":{SIDE_BADGES[side]}-badge[{letter}]"
     if not view.hidden:
-        weights, *place = spec.words
         answer = view.match.answers[side] if ended else None
-        if answer is not None and answer.weights:
-            weights = answer.weights
-        used = answer.conditions.devices_used if answer is not None and answer.conditions else ()
-        if not spec.remote and used not in ((), (spec.device,)):
-            place[0] += f" → {', '.join(used)}"
-        details = " · ".join(map(safe_inline, (weights, *place)))
+        details = " · ".join(map(safe_inline, words_of(spec, answer)))
         name += f" **{safe_inline(model_title(spec))}**  \n:small[{details}]"
     with st.container(horizontal=True, wrap=False, gap="small"):
         st.markdown(name, width="stretch")

@@ -44,11 +44,9 @@ def draw_invitation(mode: Mode, *, examples: bool) -> None:
         + mode.sentence
     )
     if examples:
-        draw_examples(_fill_in)
-
-
-def _fill_in(instruction: str, context: str) -> None:
-    set_widgets({INSTRUCTION: instruction, CONTEXT: context})
+        draw_examples(
+            lambda instruction, context: set_widgets({INSTRUCTION: instruction, CONTEXT: context})
+        )
 
 
 def draw_instruction() -> str:

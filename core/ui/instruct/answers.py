@@ -16,7 +16,7 @@ from core.embedded.tasks import is_refusal
 from core.inference.answer import Answer, StopReason
 from core.inference.conversations import Details, Exchange
 from core.runtimes.sampling import default_sampling
-from core.ui.instruct.conversation import Conversation, model_title
+from core.ui.instruct.conversation import Conversation, model_title, words_of
 from core.ui.instruct.export import detail_rows, to_json, to_markdown
 from core.ui.instruct.stream_view import draw_thinking, stop_text
 from core.ui.widgets.actions import action, draw_download
@@ -91,8 +91,8 @@ def draw_exchange(exchange: Exchange, state: Conversation) -> None:
             with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
                 if answer is not None:
                     _draw_chips(answer)
-                weights = (answer and answer.weights) or exchange.details.spec.words[0]
-                st.caption(safe_inline(f"{exchange.details.title} · {weights}"), width="content")
+                title, weights = exchange.details.title, words_of(exchange.details.spec, answer)[0]
+                st.caption(safe_inline(f"{title} · {weights}"), width="content")
             with st.container(horizontal=True, gap="small", vertical_alignment="center"):
                 _draw_actions(exchange, state)
             if answer is not None and st.session_state.get(f"by_token_{exchange.id}"):

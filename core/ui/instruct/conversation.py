@@ -11,6 +11,7 @@ import streamlit as st
 
 from core.db import Origin
 from core.errors import PaddockError, RecordsError
+from core.inference.answer import Answer
 from core.inference.conversations import Details, Exchange, started
 from core.inference.job import Job
 from core.runtimes.spec import ModelSpec
@@ -291,3 +292,14 @@ def conversation() -> Conversation:
 def model_title(spec: ModelSpec) -> str:
     """Return the display name of a model."""
     return shared_engine().store.title(spec.model)
+
+
+def words_of(spec: ModelSpec, answer: Answer | None) -> tuple[str, ...]:
+    """Return :attr:`ModelSpec.words`, after an answer with its weights and AUTO's choice."""
+    weights, *place = spec.words
+    if answer is not None and not spec.remote:
+        weights = answer.weights or weights
+        used = answer.conditions.devices_used if answer.conditions is not None else ()
+        if used not in ((), (spec.device,)):
+            place[0] += f" → {', '.join(used)}"
+    return (weights, *place)

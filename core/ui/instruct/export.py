@@ -13,6 +13,7 @@ from core.inference.recorder import run_result
 from core.inference.timing import Timings
 from core.markdown import fenced
 from core.runtimes.spec import SpeculationMode
+from core.ui.instruct.conversation import words_of
 from core.ui.instruct.stream_view import stop_text
 from core.units import bytes_text, counted, milliseconds_text, rate_text, speculation_text
 
@@ -20,17 +21,15 @@ from core.units import bytes_text, counted, milliseconds_text, rate_text, specul
 def detail_rows(exchange: Exchange) -> list[tuple[str, str]]:
     """Return labels and plain texts; figures that are unknown are left out."""
     answer, details = exchange.answer, exchange.details
-    spec, sampling = details.spec, details.sampling
-    weights, *place = spec.words
+    sampling = details.sampling
+    weights, *place = words_of(details.spec, answer)
     rows = [
         ("Time", f"{exchange.asked_at:%Y-%m-%d %H:%M:%S} UTC"),
-        ("Model", f"{details.title} · {(answer and answer.weights) or weights}"),
+        ("Model", f"{details.title} · {weights}"),
     ]
     if answer is None:
         return rows
     timings, facts, conditions = answer.timings, answer.facts, answer.conditions
-    if conditions is not None and conditions.devices_used not in ((), (spec.device,)):
-        place[0] += f" → {', '.join(conditions.devices_used)}"
     rows.append(("Device and runtime", " · ".join(place)))
     if timings is not None:
         if timings.prompt_tokens is not None:

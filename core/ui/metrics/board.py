@@ -86,8 +86,8 @@ def _draw_one_model(chosen: Chosen) -> None:
             st.caption("The memory usage of this model is not known.")
     with right:
         subjects = {point.subject for point in mine["point"]}
-        past = chosen.history(lambda subject: subject in subjects)
-        _draw(history_chart(point_frame(past)), "history", "Decode rate over time")
+        past = point_frame(chosen.history(subjects))
+        _draw(history_chart(past), "history", "Decode rate over time")
 
 
 def _draw(figure: go.Figure, key: str, alt: str) -> None:

@@ -51,7 +51,11 @@ _COLUMNS = {
 
 def draw_comparison(points: Sequence[Point]) -> None:
     """Draw the table and the sentences."""
-    table = comparison_table(points, _read_votes())
+    votes: Votes = {}
+    if not votes_hidden():  # they would tell the names of a blind comparison
+        by = ("model", "precision", "weights")
+        votes = votes_of(shared_votes().pairs(by, name=recorded_name))
+    table = comparison_table(points, votes)
     st.dataframe(
         table.dropna(axis="columns", how="all"),
         column_config=_COLUMNS,
@@ -105,9 +109,3 @@ def votes_of(pairs: Sequence[PairVotes]) -> Votes:
                 won[key] += wins + 0.5 * (pair.ties + pair.both_bad)
                 cast[key] += pair.left_wins + pair.right_wins + pair.ties + pair.both_bad
     return {key: (won[key], count) for key, count in cast.items()}
-
-
-def _read_votes() -> Votes:
-    if votes_hidden():  # they would tell the names of a blind comparison
-        return {}
-    return votes_of(shared_votes().pairs(("model", "precision", "weights"), name=recorded_name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -110,12 +110,11 @@ class Chosen:
     contended: int
     """Number of measurements and answers excluded because they were measured while busy."""
 
-    def history(self, of: Callable[[Subject], bool]) -> list[Point]:
-        """Return all points of the subjects for which ``of`` is true, with answers by day."""
-        wanted = {subject for subject in {day.subject for day in self.days} if of(subject)}
+    def history(self, subjects: Collection[Subject]) -> list[Point]:
+        """Return all points of these subjects, with answers by day."""
         return [
-            *(point for point in self.measured if of(point.subject)),
-            *points_of_days((day for day in self.days if day.subject in wanted), by_day=True),
+            *(point for point in self.measured if point.subject in subjects),
+            *points_of_days((day for day in self.days if day.subject in subjects), by_day=True),
         ]
 
 

@@ -83,13 +83,13 @@ def in_background(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
 
 def rerun_when(done: Callable[[], bool]) -> None:
     """Rerun the page when this is true, unless it is already; call it once per page."""
+
+    def check() -> None:
+        if done():
+            st.rerun()
+
     if not done():
-        st.fragment(_await, run_every=_POLL_S)(done)
-
-
-def _await(done: Callable[[], bool]) -> None:
-    if done():
-        st.rerun()
+        st.fragment(check, run_every=_POLL_S)()
 
 
 def decode_rates() -> DecodeRates | None:
