@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from core.db import RunRecord, RunStart
+from core.db import RunRecord
 from core.inference.engine import Engine
 from core.metrics.rows import precision_label
 from core.runtimes.spec import RuntimeName
@@ -145,10 +145,13 @@ def _draw_answer(engine: Engine, someone: Person, run: RunRecord) -> None:
             st.caption("No text.")
         tokens = f" · {counted(result.new_tokens, 'token')}" if result and result.new_tokens else ""
         stop = stop_text(result.stop_reason, result.new_tokens) if result else run.state.value
+        variant = f"{start.weights or precision_label(start.precision)} · {start.device}"
+        if start.runtime == RuntimeName.REMOTE:
+            variant = f"on {start.device}"
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(
                 f"{safe_inline(recorded_title(start.model, start.title))} · "
-                f"{safe_inline(_variant(start))}{tokens} · {stop}",
+                f"{safe_inline(variant)}{tokens} · {stop}",
                 width="stretch",
             )
             action(
@@ -167,10 +170,3 @@ def _delete_all(engine: Engine, someone: Person) -> None:
     shared_votes().delete_all(**which)
     engine.conversations.store.delete_all(someone.holder)
     engine.evaluations.delete_all(someone.holder)
-
-
-def _variant(start: RunStart) -> str:
-    """Return precision and device of a run, or its remote server."""
-    if start.runtime == RuntimeName.REMOTE:
-        return f"on {start.device}"
-    return f"{start.weights or precision_label(start.precision)} · {start.device}"

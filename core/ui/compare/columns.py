@@ -14,12 +14,7 @@ from core.inference.job import Phase
 from core.ui.compare.setup import SIDE_BADGES
 from core.ui.compare.state import CompareState, MatchView
 from core.ui.instruct.conversation import model_title, words_of
-from core.ui.instruct.stream_view import (
-    THOUGHTS_ICON,
-    draw_thinking,
-    running_figures,
-    stop_text,
-)
+from core.ui.instruct.stream_view import THOUGHTS_ICON, draw_thinking, running_figures, stop_text
 from core.ui.widgets.actions import action
 from core.ui.widgets.answer_text import draw_answer, draw_growing_answer, draw_plain
 from core.ui.widgets.resources import rerun_when

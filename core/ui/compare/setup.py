@@ -193,10 +193,7 @@ def next_side(store: ModelStore, others: Sequence[ModelSpec]) -> ModelSpec:
 
 
 def unused(
-    store: ModelStore,
-    model: str,
-    others: Sequence[ModelSpec],
-    wanted: Precision | None = None,
+    store: ModelStore, model: str, others: Sequence[ModelSpec], wanted: Precision | None = None
 ) -> Precision:
     """Return a precision in which a model is not among ``others``, preferably one on disk."""
     taken = {spec.precision for spec in others if spec.model == model}

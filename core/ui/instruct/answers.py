@@ -21,11 +21,7 @@ from core.ui.instruct.export import detail_rows, to_json, to_markdown
 from core.ui.instruct.stream_view import draw_thinking, stop_text
 from core.ui.widgets.actions import action, draw_download
 from core.ui.widgets.answer_text import draw_answer, draw_plain
-from core.ui.widgets.model_choices import (
-    INSTALL_MODELS_HINT,
-    packaged_model,
-    preferred_precision,
-)
+from core.ui.widgets.model_choices import INSTALL_MODELS_HINT, packaged_model, preferred_precision
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.scripts import SCROLL_TO_NEWEST
@@ -96,19 +92,11 @@ def draw_exchange(exchange: Exchange, state: Conversation) -> None:
             with st.container(horizontal=True, gap="small", vertical_alignment="center"):
                 _draw_actions(exchange, state)
             if answer is not None and st.session_state.get(f"by_token_{exchange.id}"):
-                _draw_tokens(exchange, answer, state)
-
-
-def _draw_tokens(exchange: Exchange, answer: Answer, state: Conversation) -> None:
-    before = takewhile(lambda each: each.id != exchange.id, state.exchanges)
-    may_branch = answer.thinking is None and not state.running
-    draw_tokens(
-        exchange.id,
-        exchange.details.spec,
-        exchange.request(before),
-        answer,
-        partial(state.branch, exchange) if may_branch else None,
-    )
+                before = takewhile(lambda each: each.id != exchange.id, state.exchanges)
+                may_branch = answer.thinking is None and not state.running
+                branch = partial(state.branch, exchange) if may_branch else None
+                spec, request = exchange.details.spec, exchange.request(before)
+                draw_tokens(exchange.id, spec, request, answer, branch)
 
 
 def _draw_chips(answer: Answer) -> None:

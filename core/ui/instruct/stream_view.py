@@ -85,11 +85,7 @@ def stream_answer(job: Job, pace: Pace, prefix: str = "") -> None:
 
 
 def _draws(
-    job: Job,
-    pace: Pace,
-    thoughts: DeltaGenerator,
-    answer: StreamedAnswer,
-    figures: DeltaGenerator,
+    job: Job, pace: Pace, thoughts: DeltaGenerator, answer: StreamedAnswer, figures: DeltaGenerator
 ) -> Iterator[Callable[[], None]]:
     """Yield the updates of the answer, which ``write_stream`` calls.
 

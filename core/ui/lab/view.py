@@ -146,11 +146,7 @@ def draw_side(
 
 
 def _bars_chart(
-    place: Place,
-    found: Distribution,
-    shown: Sequence[int],
-    counts: np.ndarray | None,
-    colour: str,
+    place: Place, found: Distribution, shown: Sequence[int], counts: np.ndarray | None, colour: str
 ) -> go.Figure:
     """Return the bars of the tokens in ``shown``; those that are cut off are grey and hatched.
 

@@ -9,12 +9,7 @@ import streamlit as st
 
 from core.benchmark.plan import Plan
 from core.benchmark.sweep import Sweep, SweepProgress
-from core.db.measurement_values import (
-    Measurement,
-    MeasurementState,
-    SweepRecord,
-    SweepState,
-)
+from core.db.measurement_values import Measurement, MeasurementState, SweepRecord, SweepState
 from core.errors import PaddockError
 from core.inference.engine import Engine
 from core.metrics.labels import runtime_label

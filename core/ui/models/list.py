@@ -38,13 +38,7 @@ _FAMILIES = {
 }
 """Display names of architectures."""
 
-_LARGEST_FIRST = (
-    Precision.FP32,
-    Precision.FP16,
-    Precision.INT8,
-    Precision.INT4,
-    Precision.STORED,
-)
+_LARGEST_FIRST = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT4, Precision.STORED)
 
 
 def fitting(plans: Mapping[Precision, Estimate | PaddockError]) -> list[Precision]:

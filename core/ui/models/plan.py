@@ -8,12 +8,7 @@ from concurrent.futures import Future
 
 import streamlit as st
 
-from core.catalogue import (
-    DEFAULT_PRECISION,
-    MAIN_PRECISIONS,
-    Int8Settings,
-    Precision,
-)
+from core.catalogue import DEFAULT_PRECISION, MAIN_PRECISIONS, Int8Settings, Precision
 from core.errors import DiskFullError, PaddockError
 from core.inference.engine import Engine
 from core.store.estimate import Estimate

@@ -70,7 +70,10 @@ def _draw_all(engine: Engine, before: Mapping[int, TaskState]) -> None:
         for view in views:
             if view not in finished[_MAX_FINISHED:]:
                 with st.container(border=not view.state.final, key=f"task_{view.id}"):
-                    _draw_task(engine, view)
+                    if view.state.final:
+                        _draw_finished(engine, view)
+                    else:
+                        _draw_running(engine, view, where="panel")
         if len(finished) > 1:
             label = f"Clear finished ({len(finished)})"
             action(label, "clear_all", "dismiss_all", _dismiss_all, engine, finished, manage=True)
@@ -82,18 +85,6 @@ def _draw_short(engine: Engine, task: int) -> None:
         return  # the panel above reruns the page
     with st.container(border=True):
         _draw_running(engine, view, where="card")
-
-
-def _draw_task(engine: Engine, view: TaskView) -> None:
-    if view.state.final:
-        _draw_finished(engine, view)
-    else:
-        _draw_running(engine, view, where="panel")
-        if view.log:
-            with st.expander(
-                "Log", icon=":material/terminal:", type="compact", key=f"log_{view.id}"
-            ):
-                _draw_log(view)
 
 
 def _draw_running(engine: Engine, view: TaskView, *, where: str) -> None:
@@ -124,6 +115,9 @@ def _draw_running(engine: Engine, view: TaskView, *, where: str) -> None:
     else:
         st.caption(f":material/hourglass_top: {message}")
     st.caption(" · ".join([*_stages(view), *_figures(view)]))
+    if view.log and where == "panel":
+        with st.expander("Log", icon=":material/terminal:", type="compact", key=f"log_{view.id}"):
+            _draw_log(view)
 
 
 def _draw_finished(engine: Engine, view: TaskView) -> None:
