@@ -51,14 +51,8 @@ _MODEL_HELP = (
     "a Hugging Face model id (`org/name`) or the path of a model folder."
 )
 TRAITS = (
-    "model",
-    "precision",
-    "device",
-    "runtime",
-    "format",
-    "speculation",
-    "speculation_tokens",
-    "speculation_ngram",
+    *("model", "precision", "device", "runtime", "format"),
+    *("speculation", "speculation_tokens", "speculation_ngram"),
 )
 """Keys of the controls, after the prefix."""
 _FIRST_SELECTOR = ("", "left_")

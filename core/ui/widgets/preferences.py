@@ -18,17 +18,8 @@ from core.ui.widgets.link import use_remembered
 from core.ui.widgets.person import Person
 
 KEPT = (
-    "model",
-    "precision",
-    "device",
-    "runtime",
-    "tokens",
-    "greedy",
-    "temperature",
-    "top_p",
-    "top_k",
-    "penalty",
-    "pace",
+    *("model", "precision", "device", "runtime"),
+    *("tokens", "greedy", "temperature", "top_p", "top_k", "penalty", "pace"),
 )
 """URL parameters of the Instruct page that are saved."""
 _LONGEST = 300
