@@ -15,6 +15,7 @@ from core.metrics.rows import Point, precision_label
 from core.metrics.verdict import verdicts
 from core.store.resolver import recorded_name
 from core.ui.compare.state import votes_hidden
+from core.ui.metrics.tables import number
 from core.ui.widgets.resources import shared_votes
 from core.ui.widgets.safe_text import safe_inline
 
@@ -25,27 +26,19 @@ Votes = dict[tuple[str, str], tuple[float, int]]
 """Model key and display name of its weights to votes won (a tie is half a win) and all votes."""
 
 _COLUMNS = {
-    "Tokens/s": st.column_config.NumberColumn(
-        format="%.1f", help="Decode rate: median of 1 / TPOT, without prefill."
-    ),
-    "First token ms": st.column_config.NumberColumn(
-        format="%.0f", help="Median time from the start of work to the first token."
-    ),
-    "Memory MB": st.column_config.NumberColumn(
-        format="%.0f",
-        help="Private plus file-backed memory after the first answer: of a separate process in a "
+    "Tokens/s": number(1, "Decode rate: median of 1 / TPOT, without prefill."),
+    "First token ms": number(0, "Median time from the start of work to the first token."),
+    "Memory MB": number(
+        0,
+        "Private plus file-backed memory after the first answer: of a separate process in a "
         "benchmark, the growth of the app's process for answers.",
     ),
-    "Disk MB": st.column_config.NumberColumn(format="%.0f"),
-    "Perplexity ×": st.column_config.NumberColumn(
-        format="%.3f", help="Perplexity ÷ that of the highest precision, on a fixed set of texts."
+    "Disk MB": number(0),
+    "Perplexity ×": number(
+        3, "Perplexity ÷ that of the highest precision, on a fixed set of texts."
     ),
-    "Accuracy %": st.column_config.NumberColumn(
-        format="%.0f", help="Held-out tasks solved; only measured for the tiny demo models."
-    ),
-    "Votes won %": st.column_config.NumberColumn(
-        format="%.0f", help="Share of the votes on Compare; a tie is half a win."
-    ),
+    "Accuracy %": number(0, "Held-out tasks solved; only measured for the tiny demo models."),
+    "Votes won %": number(0, "Share of the votes on Compare; a tie is half a win."),
 }
 
 

@@ -28,40 +28,41 @@ if TYPE_CHECKING:
 _MB = 1e-6
 
 
-def _number(digits: int) -> Any:
-    return st.column_config.NumberColumn(format=f"%.{digits}f")
+def number(digits: int, help_text: str | None = None) -> Any:
+    """Return the format of a column of numbers."""
+    return st.column_config.NumberColumn(format=f"%.{digits}f", help=help_text)
 
 
 _FIGURES: dict[str, tuple[str, float, Any]] = {
-    "Tokens/s": ("figures.decode_tokens_per_s", 1, _number(1)),
-    "Low": ("figures.decode_low", 1, _number(1)),
-    "High": ("figures.decode_high", 1, _number(1)),
-    "TTFT ms": ("figures.ttft_ms.median", 1, _number(1)),
-    "TPOT p50 ms": ("figures.tpot_ms.median", 1, _number(2)),
-    "TPOT p90 ms": ("figures.tpot_ms.p90", 1, _number(2)),
-    "TPOT p99 ms": ("figures.tpot_ms.p99", 1, _number(2)),
-    "Prefill tokens/s": ("figures.prefill_tokens_per_s", 1, _number(0)),
-    "Private MB": ("figures.memory_private_bytes", _MB, _number(0)),
-    "File-backed MB": ("figures.memory_file_backed_bytes", _MB, _number(0)),
-    "Private peak MB": ("figures.memory_private_peak_bytes", _MB, _number(0)),
-    "File-backed peak MB": ("figures.memory_file_backed_peak_bytes", _MB, _number(0)),
-    "Load s": ("figures.load_s", 1, _number(2)),
-    "Compile s": ("figures.compile_s", 1, _number(2)),
-    "CPU cores": ("figures.cpu_cores", 1, _number(2)),
-    "Other CPU cores": ("figures.other_cpu_cores", 1, _number(2)),
-    "MBU %": ("figures.mbu", 100, _number(1)),
+    "Tokens/s": ("figures.decode_tokens_per_s", 1, number(1)),
+    "Low": ("figures.decode_low", 1, number(1)),
+    "High": ("figures.decode_high", 1, number(1)),
+    "TTFT ms": ("figures.ttft_ms.median", 1, number(1)),
+    "TPOT p50 ms": ("figures.tpot_ms.median", 1, number(2)),
+    "TPOT p90 ms": ("figures.tpot_ms.p90", 1, number(2)),
+    "TPOT p99 ms": ("figures.tpot_ms.p99", 1, number(2)),
+    "Prefill tokens/s": ("figures.prefill_tokens_per_s", 1, number(0)),
+    "Private MB": ("figures.memory_private_bytes", _MB, number(0)),
+    "File-backed MB": ("figures.memory_file_backed_bytes", _MB, number(0)),
+    "Private peak MB": ("figures.memory_private_peak_bytes", _MB, number(0)),
+    "File-backed peak MB": ("figures.memory_file_backed_peak_bytes", _MB, number(0)),
+    "Load s": ("figures.load_s", 1, number(2)),
+    "Compile s": ("figures.compile_s", 1, number(2)),
+    "CPU cores": ("figures.cpu_cores", 1, number(2)),
+    "Other CPU cores": ("figures.other_cpu_cores", 1, number(2)),
+    "MBU %": ("figures.mbu", 100, number(1)),
     "Answers": ("figures.answers", 1, None),
-    "Disk MB": ("disk_bytes", _MB, _number(1)),
-    "Bandwidth GB/s": ("host.bandwidth_bytes_per_s", 1e-9, _number(1)),
+    "Disk MB": ("disk_bytes", _MB, number(1)),
+    "Bandwidth GB/s": ("host.bandwidth_bytes_per_s", 1e-9, number(1)),
 }
 """Columns with the path of their value in a measurement, its scale, and its format; None: that of
 Streamlit."""
 _QUALITY: dict[str, tuple[str, float, Any]] = {
-    "Perplexity ×": ("quality.perplexity_ratio", 1, _number(3)),
-    "Same top token %": ("quality.top1_agreement", 100, _number(1)),
-    "First divergent token": ("quality.first_divergent_token", 1, _number(1)),
-    "Divergent share %": ("quality.divergent_share", 100, _number(1)),
-    "Task accuracy %": ("quality.task_accuracy", 100, _number(0)),
+    "Perplexity ×": ("quality.perplexity_ratio", 1, number(3)),
+    "Same top token %": ("quality.top1_agreement", 100, number(1)),
+    "First divergent token": ("quality.first_divergent_token", 1, number(1)),
+    "Divergent share %": ("quality.divergent_share", 100, number(1)),
+    "Task accuracy %": ("quality.task_accuracy", 100, number(0)),
 }
 _FORMATS = {
     **{name: how for name, (_, _, how) in (_FIGURES | _QUALITY).items() if how is not None},

@@ -18,7 +18,6 @@ from core.ui.widgets.link import is_true, link_choice, number_in, one_of, unlink
 from core.ui.widgets.pickers import PickedModel
 
 COUNT = "candidates"
-_DEFAULTS = SamplingSettings(temperature=0.8, top_p=0.92, seed=0)
 
 
 def pick_candidates(store: ModelStore) -> list[Candidate]:
@@ -93,10 +92,8 @@ def _candidate(index: int, side: PickedModel) -> Candidate:
         sampling = SamplingSettings(greedy=True)
         if sampled:
             sampling = SamplingSettings(
-                temperature=st.slider(
-                    "Temperature", *TEMPERATURE_RANGE, _DEFAULTS.temperature, key=f"{key}heat"
-                ),
-                top_p=st.slider("Top-p", *TOP_P_RANGE, _DEFAULTS.top_p, key=f"{key}top_p"),
+                temperature=st.slider("Temperature", *TEMPERATURE_RANGE, 0.8, key=f"{key}heat"),
+                top_p=st.slider("Top-p", *TOP_P_RANGE, 0.92, key=f"{key}top_p"),
                 seed=int(st.number_input("Seed", 0, 2**32 - 1, 0, key=f"{key}seed")),
             )
     return Candidate(
