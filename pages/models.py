@@ -22,7 +22,7 @@ with st.container(horizontal=True, vertical_alignment="center", key="title"):
     st.title("Models", anchor=False, width="stretch")
     draw_add(engine)
     draw_add_server(engine)
-    access = draw_hub_access()
+    draw_hub_access()
 draw_manage_hint()
 draw_tasks(engine)
 draw_servers(engine)
@@ -42,6 +42,6 @@ for heading, listed in (
         draw_rows(engine, heading, listed)
 if not found:
     st.info("No model matches the search and filters.", icon=":material/search_off:")
-draw_details(engine, models, access)
+draw_details(engine, models)
 
 draw_disk_use(engine)

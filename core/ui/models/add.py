@@ -8,7 +8,6 @@ from core.errors import PaddockError
 from core.inference.engine import Engine
 from core.store import SourceKind
 from core.store import hub as model_hub
-from core.store.hub import HubAccess
 from core.store.resolver import several_gguf_files
 from core.ui.models.access import check_name
 from core.ui.models.hub_access import hub_access
@@ -40,16 +39,17 @@ def draw_add(engine: Engine) -> None:
                 "Hub or on this machine.",
             )
             if st.form_submit_button("Look up", icon=":material/search:"):
-                look_up(engine, name or "", hub_access())
+                look_up(engine, name or "")
         if files := st.session_state.get(_GGUF_FILES):
             with st.form("choose_gguf", border=False):
                 file = st.selectbox("GGUF file", files, format_func=files.get, key="add_gguf")
                 if st.form_submit_button("Use this file", icon=":material/check:") and file:
-                    look_up(engine, file, hub_access())
+                    look_up(engine, file)
 
 
-def look_up(engine: Engine, name: str, access: HubAccess) -> None:
+def look_up(engine: Engine, name: str) -> None:
     """Look up a model and rerun the page; an error is drawn at the position of the call."""
+    access = hub_access()
     st.session_state.pop(_GGUF_FILES, None)
     try:
         check_name(engine.store, name.strip(), person())

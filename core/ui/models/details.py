@@ -10,7 +10,6 @@ import streamlit as st
 from core.catalogue import CatalogueModel, Thinking, published_scores
 from core.catalogue.prompts import prompt_format
 from core.inference.engine import Engine
-from core.store.hub import HubAccess
 from core.store.resolver import package_file, path_of
 from core.ui.models.charts import scores_chart
 from core.ui.models.list import OPEN, ListedModel, family, open_model
@@ -29,7 +28,7 @@ _THINKING = {
 }
 
 
-def draw_details(engine: Engine, models: Sequence[ListedModel], access: HubAccess) -> None:
+def draw_details(engine: Engine, models: Sequence[ListedModel]) -> None:
     """Draw the details of the model whose key is in the URL, if there is one."""
     link_texts(OPEN)
     for model in models:
@@ -40,10 +39,10 @@ def draw_details(engine: Engine, models: Sequence[ListedModel], access: HubAcces
                 position="right",
                 on_dismiss=lambda: open_model(""),
             )
-            drawer(_draw)(engine, model, access)
+            drawer(_draw)(engine, model)
 
 
-def _draw(engine: Engine, model: ListedModel, access: HubAccess) -> None:
+def _draw(engine: Engine, model: ListedModel) -> None:
     row = model.row
     st.markdown(row.summary if row is not None else _origin(model))
     facts = [
@@ -57,7 +56,7 @@ def _draw(engine: Engine, model: ListedModel, access: HubAccess) -> None:
     draw_tasks_of(engine, model.key)
     for stored in model.stored:
         draw_stored(engine, model, stored)
-    draw_plan(engine, model, access)
+    draw_plan(engine, model)
     if row is not None:
         with st.expander("Facts, limits and scores", icon=":material/info:"):
             _draw_facts(row)

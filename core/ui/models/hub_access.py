@@ -37,11 +37,11 @@ def hub_url(access: HubAccess) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def draw_hub_access() -> HubAccess:
-    """Draw the controls and return their settings."""
+def draw_hub_access() -> None:
+    """Draw the controls of :func:`hub_access`."""
     found = HubAccess.from_environment()
     if not may_manage():
-        return hub_access()
+        return
     with st.popover("Hugging Face access", icon=":material/hub:", key="hub"):
         st.markdown(
             f"Models are downloaded from **{safe_inline(hub_url(found))}**"
@@ -70,7 +70,6 @@ def draw_hub_access() -> HubAccess:
             "written, logged or shown.",
         )
         st.caption(_token_state(found))
-    return hub_access()
 
 
 def _token_state(found: HubAccess) -> str:

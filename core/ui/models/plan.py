@@ -17,7 +17,7 @@ from core.store.hub import HubAccess, ReadyModel, find_ready
 from core.store.stored import QUANTISED_TWICE, weights_label
 from core.store.tasks import TaskKind, TaskRequest
 from core.ui.models.add import look_up
-from core.ui.models.hub_access import hub_url
+from core.ui.models.hub_access import hub_access, hub_url
 from core.ui.models.int4_recipe import custom_settings, draw_recipe, pick_recipe
 from core.ui.models.list import ListedModel, of_hub
 from core.ui.widgets.actions import action, errors_told
@@ -39,8 +39,9 @@ _GOOD_FOR = {
 }
 
 
-def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
+def draw_plan(engine: Engine, model: ListedModel) -> None:
     """Draw the table of requirements by precision, and the actions."""
+    access = hub_access()
     ready = [] if in_kiosk() else _ready_models(model, access)
     _draw_ready(engine, ready, access)
     gguf = model.gguf(engine)
@@ -60,7 +61,7 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
         if of_hub(model) and model.hub is None:
             label, key = "Look up on the Hugging Face Hub", f"look_up_{model.key}"
             if action(label, "search", key, manage=True, kind="secondary"):
-                look_up(engine, model.name, access)
+                look_up(engine, model.name)
         return
     st.markdown("**Requirements on this machine**")
     rates = decode_rates()

@@ -6,13 +6,10 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from core.catalogue.presets import CATEGORIES, presets
+from core.catalogue.presets import presets
 
-STARTERS = "starters"
-STARTER_COUNT = 10
-"""The first presets, one for each subject that new users like to try."""
 _LABELS = {
-    STARTERS: "Starters",
+    "starters": "Starters",
     "open_qa": "Open QA",
     "closed_qa": "Closed QA",
     "information_extraction": "Extraction",
@@ -27,15 +24,16 @@ def draw_examples(on_click: Callable[[str, str], None]) -> None:
     """Draw the examples of a category; the callback gets instruction and context passage."""
     group = st.segmented_control(
         "Examples",
-        [STARTERS, *CATEGORIES],
-        default=STARTERS,
+        list(_LABELS),
+        default="starters",
         format_func=_LABELS.__getitem__,
         required=True,
         key="example_group",
         persist_state="session",
         label_visibility="collapsed",
     )
-    shown = [each for each in presets() if each.category == group] or presets()[:STARTER_COUNT]
+    # The first ten presets are starters: one for each subject that new users like to try.
+    shown = [each for each in presets() if each.category == group] or presets()[:10]
     with st.container(horizontal=True, gap="small", key="examples"):
         for number, example in enumerate(shown):
             st.button(
