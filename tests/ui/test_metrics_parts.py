@@ -16,7 +16,6 @@ from core.metrics.frames import most_recent, point_frame
 from core.metrics.rows import Point, latest, point_of
 from core.metrics.verdict import verdicts
 from core.ui.metrics.charts import (
-    LatencyRun,
     bandwidth_chart,
     latency_chart,
     memory_chart,
@@ -132,13 +131,7 @@ def test_a_configuration_is_drawn_with_its_shortest_prompt() -> None:
 
 
 def test_the_median_covers_answers_of_different_lengths() -> None:
-    figure = latency_chart(
-        [
-            LatencyRun("a", (10.0, 12.0, 16.0)),
-            LatencyRun("b", (10.0, 14.0)),
-            LatencyRun("c", (9.0,)),
-        ]
-    )
+    figure = latency_chart([("a", (10.0, 12.0, 16.0)), ("b", (10.0, 14.0)), ("c", (9.0,))])
     assert list(figure.data[-1].x) == [2, 3]
     assert list(figure.data[-1].y) == [3.0, 4.0]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -17,7 +18,6 @@ from core.metrics.frames import most_recent, point_frame
 from core.metrics.labels import point_label
 from core.metrics.rows import point_of, subject_of_run
 from core.ui.metrics.charts import (
-    LatencyRun,
     bandwidth_chart,
     history_chart,
     latency_chart,
@@ -149,13 +149,11 @@ def _draw_latency(engine: Engine, chosen: Chosen) -> None:
         help="A measurement with all its timed answers, or one answer given in the app.",
         **linked,
     )
-    key, unit = key or keys[0], "token"
+    key = key or keys[0]
     if key in answers:
         runs, unit, caption = _of_answer(engine, answers[key])
     else:
-        measurement = engine.measurements.get(key)
-        runs = _latency_runs(measurement) if measurement is not None else []
-        caption = _latency_caption(measurement) if measurement is not None else ""
+        runs, unit, caption = _of_measurement(engine.measurements.get(key))
     if not runs:
         st.caption("No token times are stored for this answer.")
         return
@@ -163,8 +161,11 @@ def _draw_latency(engine: Engine, chosen: Chosen) -> None:
     st.caption(caption)
 
 
-def _of_answer(engine: Engine, row: RunRow) -> tuple[list[LatencyRun], str, str]:
-    """Return the token times of an answer, their unit, and the caption of their chart."""
+Latency = tuple[list[tuple[str, Sequence[float]]], str, str]
+"""Names and token times of answers, the unit of the times, and the caption of their chart."""
+
+
+def _of_answer(engine: Engine, row: RunRow) -> Latency:
     times = engine.runs.token_times(row.id)
     if not times or len(times) < 2:
         return [], "token", ""
@@ -176,31 +177,24 @@ def _of_answer(engine: Engine, row: RunRow) -> tuple[list[LatencyRun], str, str]
             f"The server sent pieces of {share:.1f} tokens on average; times are per piece. "
             f"{caption}"
         )
-    return [LatencyRun("answer", times)], unit, caption
+    return [("answer", times)], unit, caption
 
 
-def _latency_runs(measurement: Measurement) -> list[LatencyRun]:
-    found, figures = [], measurement.figures
-    nearest = None if figures is None else figures.nearest_ns
+def _of_measurement(measurement: Measurement | None) -> Latency:
+    if measurement is None or (figures := measurement.figures) is None:
+        return [], "token", ""
+    runs: list[tuple[str, Sequence[float]]] = []
     for number, each in enumerate(measurement.rounds, 1):
         for answer, sample in enumerate(each.samples, 1):
             if len(sample.token_times_ms) > 1:
                 name = f"round {number}, answer {answer}"
-                if are_apart(sample.core_distance_ns, nearest):
+                if are_apart(sample.core_distance_ns, figures.nearest_ns):
                     name += ", cores apart"
-                found.append(LatencyRun(name, sample.token_times_ms))
-    return found
-
-
-def _latency_caption(measurement: Measurement) -> str:
-    figures: Any = measurement.figures
-    if figures is None:
-        return ""
-    first = f"First token after {milliseconds_text(figures.ttft_ms.median)} (median)."
-    if figures.tpot_ms is None:
-        return first
-    tpot = figures.tpot_ms
-    return (
-        f"Between tokens: p50 **{tpot.median:.2f} ms** · p90 **{tpot.p90:.2f} ms** · "
-        f"p99 **{tpot.p99:.2f} ms**. {first}"
-    )
+                runs.append((name, sample.token_times_ms))
+    caption = f"First token after {milliseconds_text(figures.ttft_ms.median)} (median)."
+    if (tpot := figures.tpot_ms) is not None:
+        caption = (
+            f"Between tokens: p50 **{tpot.median:.2f} ms** · p90 **{tpot.p90:.2f} ms** · "
+            f"p99 **{tpot.p99:.2f} ms**. {caption}"
+        )
+    return runs, "token", caption

@@ -10,7 +10,6 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import pandas as pd
@@ -268,29 +267,21 @@ def _symbol(point: Point) -> str:
 # Time
 
 
-@dataclass(frozen=True)
-class LatencyRun:
-    """Token times of one answer."""
-
-    name: str
-    token_times_ms: Sequence[float]
-    """Since the start of work, in order."""
-
-
-def latency_chart(runs: Sequence[LatencyRun], unit: str = "token") -> go.Figure:
+def latency_chart(runs: Sequence[tuple[str, Sequence[float]]], unit: str = "token") -> go.Figure:
     """Return the milliseconds of each token after the first, for one answer or several.
 
     Several answers are drawn as thin lines, with the median at each token as a thick one.
 
     Args:
+        runs: Name of each answer, and its token times in ms since the start of work, in order.
         unit: What the times refer to: "token", or "piece" if a server sends several tokens at once.
     """
     several = len(runs) > 1
     gaps = pd.DataFrame(
         (
-            {"answer": plot_text(run.name), "number": number, "ms": later - earlier}
-            for run in runs
-            for number, (earlier, later) in enumerate(pairwise(run.token_times_ms), 2)
+            {"answer": plot_text(name), "number": number, "ms": later - earlier}
+            for name, token_times_ms in runs
+            for number, (earlier, later) in enumerate(pairwise(token_times_ms), 2)
         ),
         columns=["answer", "number", "ms"],
     )
@@ -304,7 +295,7 @@ def latency_chart(runs: Sequence[LatencyRun], unit: str = "token") -> go.Figure:
         labels={"number": f"{unit} of the answer", "ms": f"ms since the previous {unit}"},
     )
     figure.update_traces(
-        name="each answer" if several else plot_text(runs[0].name),
+        name="each answer" if several else plot_text(runs[0][0]),
         legendgroup="each",
         line={"width": 1 if several else 2, "color": GREY if several else SIDE_COLOURS[0]},
         opacity=0.5 if several else 1.0,
