@@ -136,9 +136,8 @@ def pick_model(
         if on_model_change is not None:
             on_model_change()
 
-    of_side = f" of {row}" if row else ""
     model = st.selectbox(
-        f"Model{of_side}",
+        f"Model of {row}" if row else "Model",
         options,
         format_func=lambda name: labels.get(name, name),
         accept_new_options=someone.access.manage,
@@ -154,47 +153,10 @@ def pick_model(
     if is_remote(model):
         unlink(*(f"{key}{trait}" for trait in TRAITS if trait != "model"))
         return PickedModel(_remote_spec(engine.remotes.directory, model), None)
-    initial = precision_of(model, None)
-    try:
-        source = store.resolve(model)
-        # For links: as far as it does not depend on this machine.
-        usual, as_stored = source.default_precision, "GGUF" if source.is_gguf else "Stored"
-    except PaddockError:
-        usual, as_stored = DEFAULT_PRECISION, "Stored"
-    linked = link_choice(
-        f"{key}precision", initial, lambda text: Precision(text.lower()), unwritten=usual
-    )
-    # FP32 makes no sense for quantised weights that are kept as stored, and only some can be.
-    hidden = Precision.STORED
-    if store.default_precision(model) is Precision.STORED:
-        hidden = Precision.FP32
-    offered = [
-        each
-        for each in Precision
-        if each is initial or (each in MAIN_PRECISIONS and each is not hidden)
-    ]
-    offered += [each for each in recipes_on_disk(store, model) if each not in offered]
-    if st.session_state[f"{key}precision"] not in offered:
-        st.session_state[f"{key}precision"] = initial  # the URL had one for another model
-    linked["format_func"] = lambda each: as_stored if each is Precision.STORED else each.label
-    if row:
-        precision = st.selectbox(
-            f"Precision{of_side}", offered, label_visibility="collapsed", width=104, **linked
-        )
-    else:
-        precision = st.segmented_control(
-            "Precision",
-            offered,
-            required=True,
-            width="stretch",
-            help="Number format of the weights. **INT8** needs half the memory of FP16 at nearly "
-            "the same quality, **INT4** half of that at some loss of quality, **FP32** is the "
-            "reference. **GGUF** keeps the weights of a GGUF file as stored, **Stored** those of "
-            "an OpenVINO model in other formats.",
-            **linked,
-        )
+    usual = precision_of(model, None)
+    precision = _pick_precision(store, model, f"{key}precision", usual, row)
     if weights_only:
-        spec = ModelSpec(model, precision or initial)
+        spec = ModelSpec(model, precision)
         _draw_state(store, spec, someone, only_missing=bool(row))
         return PickedModel(spec, None)
     more: AbstractContextManager[object] = nullcontext()
@@ -211,13 +173,55 @@ def pick_model(
         runtime = _pick_runtime(f"{key}runtime")
         guessed = _pick_speculation(f"{key}speculation", runtime, speculation)
         template = _pick_prompt_format(model, f"{key}format")
-    spec = ModelSpec(model, precision or initial, device or AUTO, runtime)
+    spec = ModelSpec(model, precision, device or AUTO, runtime)
     _draw_state(store, spec, someone, only_missing=bool(row))
     known = catalogue().get(spec.model)
     only_demos = known is not None and known.embedded and packaged_model() is None
     if only_demos and key in _FIRST_SELECTOR and not row:
         st.caption(INSTALL_MODELS_HINT)
     return PickedModel(spec, template, guessed)
+
+
+def _pick_precision(
+    store: ModelStore, model: str, key: str, initial: Precision, row: str
+) -> Precision:
+    """Draw the precisions in which a local model is on disk or can be made."""
+    try:
+        source = store.resolve(model)
+        # For links: as far as it does not depend on this machine.
+        usual, as_stored = source.default_precision, "GGUF" if source.is_gguf else "Stored"
+    except PaddockError:
+        usual, as_stored = DEFAULT_PRECISION, "Stored"
+    linked = link_choice(key, initial, lambda text: Precision(text.lower()), unwritten=usual)
+    # FP32 makes no sense for quantised weights that are kept as stored, and only some can be.
+    hidden = Precision.STORED
+    if store.default_precision(model) is Precision.STORED:
+        hidden = Precision.FP32
+    offered = [
+        each
+        for each in Precision
+        if each is initial or (each in MAIN_PRECISIONS and each is not hidden)
+    ]
+    offered += [each for each in recipes_on_disk(store, model) if each not in offered]
+    if st.session_state[key] not in offered:
+        st.session_state[key] = initial  # the URL had one for another model
+    linked["format_func"] = lambda each: as_stored if each is Precision.STORED else each.label
+    if row:
+        label = f"Precision of {row}"
+        chosen = st.selectbox(label, offered, label_visibility="collapsed", width=104, **linked)
+        return chosen or initial
+    chosen = st.segmented_control(
+        "Precision",
+        offered,
+        required=True,
+        width="stretch",
+        help="Number format of the weights. **INT8** needs half the memory of FP16 at nearly the "
+        "same quality, **INT4** half of that at some loss of quality, **FP32** is the reference. "
+        "**GGUF** keeps the weights of a GGUF file as stored, **Stored** those of an OpenVINO "
+        "model in other formats.",
+        **linked,
+    )
+    return chosen or initial
 
 
 def _pick_device(key: str) -> str | None:
