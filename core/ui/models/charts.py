@@ -72,7 +72,10 @@ def formats_chart(formats: Mapping[str, int]) -> go.Figure:
     """Return the share of parameters by format as one stacked bar, the fewest bits first."""
     names = sorted(formats, key=bits_of)
     shares = [100 * formats[name] / max(sum(formats.values()), 1) for name in names]
-    labels = [f"{name} · {_percent(share)}" for name, share in zip(names, shares, strict=True)]
+    labels = [
+        f"{name} · {share:.1f} %" if share >= 0.05 else f"{name} · under 0.1 %"
+        for name, share in zip(names, shares, strict=True)
+    ]
     figure = px.bar(
         pd.DataFrame({"share": shares, "format": labels, "row": ""}),
         x="share",
@@ -90,7 +93,3 @@ def formats_chart(formats: Mapping[str, int]) -> go.Figure:
     figure.update_xaxes(title=None, ticksuffix=" %", tickvals=[0, 25, 50, 75, 100])
     figure.update_yaxes(visible=False)
     return figure
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1f} %" if share >= 0.05 else "under 0.1 %"

@@ -13,6 +13,7 @@ from core.inference.engine import Engine
 from core.store.estimate import Estimate
 from core.ui.models.list import ListedModel, fitting, open_model
 from core.ui.widgets.actions import action
+from core.ui.widgets.model_choices import PREFERRED
 from core.ui.widgets.navigation import draw_try_it
 from core.ui.widgets.person import may_manage
 from core.ui.widgets.resources import decode_rates
@@ -22,8 +23,6 @@ from core.units import bytes_text, parameters_text
 STYLE = Path(__file__).with_name("models.css")
 
 _COLUMNS = ("Parameters", "Size", "Here", "Speed", "Released")
-_OFFERED = (Precision.STORED, Precision.INT8, Precision.INT4, Precision.FP16, Precision.FP32)
-"""Order in which a precision is offered for a model that is not on disk."""
 
 
 def draw_rows(engine: Engine, heading: str, models: Sequence[ListedModel]) -> None:
@@ -70,7 +69,8 @@ def _facts(engine: Engine, model: ListedModel, rates: DecodeRates | None) -> Seq
         return parameters, size, here, _speed_text(speed), released
     plans = model.plans(engine)
     fits = fitting(plans)
-    offered = next((each for each in _OFFERED if each in fits), Precision.INT4)
+    preferred = (Precision.STORED, *PREFERRED)
+    offered = next((each for each in preferred if each in fits), Precision.INT4)
     plan = plans[offered]
     if not isinstance(plan, Estimate):
         return parameters, "—", "—", "—", released

@@ -34,7 +34,8 @@ def pick_candidates(store: ModelStore) -> list[Candidate]:
         found.append(_candidate(index, side))
         if count > 1 and index == count - 1:
             label, key = f"Remove {LETTERS[index]}", "icon_remove_candidate"
-            action(label, "close", key, _set_count, count - 1, help=label)
+            fewer = {COUNT: count - 1}
+            action(label, "close", key, st.session_state.update, fewer, help=label)
 
     pick_models(store, [_key(index) for index in range(count)], "candidate", default, draw_more)
     return found
@@ -47,7 +48,7 @@ def draw_add_candidate() -> None:
         "Add a model",
         "add",
         "add_candidate",
-        *(_set_count, count + 1),
+        *(st.session_state.update, {COUNT: count + 1}),
         disabled=count >= MAX_CANDIDATES,
         help=f"Up to {MAX_CANDIDATES} candidates.",
     )
@@ -107,8 +108,3 @@ def _candidate(index: int, side: PickedModel) -> Candidate:
 
 def _key(index: int) -> str:
     return f"t{index + 1}_"
-
-
-def _set_count(count: int) -> None:
-    """Callback."""
-    st.session_state[COUNT] = count
