@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import takewhile
+from typing import Any
 
 import streamlit as st
 
@@ -226,28 +227,24 @@ class Conversation:
 
         Does nothing while an answer is running, so that a double click starts only one.
         """
-        sampling = exchange.details.sampling
-        most = max_new_tokens or sampling.max_new_tokens
-        sampling = replace(sampling, seed=None, max_new_tokens=most)
-        self._again(
-            exchange, replace(exchange.details, sampling=sampling, replaces=exchange.id, prefix="")
-        )
+        most = max_new_tokens or exchange.details.sampling.max_new_tokens
+        self._again(exchange, "", seed=None, max_new_tokens=most)
 
     def continue_answer(self, exchange: Exchange) -> None:
         """Callback: continue an answer that reached the maximum of new tokens."""
-        details = replace(exchange.details, replaces=exchange.id, prefix=exchange.text)
-        self._again(exchange, details)
+        self._again(exchange, exchange.text)
 
     def branch(self, exchange: Exchange, prefix: str) -> None:
         """Callback: answer again from another beginning of the answer, with a new seed."""
-        sampling = replace(exchange.details.sampling, seed=None)
-        details = replace(exchange.details, sampling=sampling, replaces=exchange.id, prefix=prefix)
-        self._again(exchange, details)
+        self._again(exchange, prefix, seed=None)
 
-    def _again(self, exchange: Exchange, details: Details) -> None:
+    def _again(self, exchange: Exchange, prefix: str, **changed: Any) -> None:
+        """Answer again from a beginning of the answer, with changed sampling settings."""
         self.refresh()  # another tab may have started an answer
         if self.running:
             return
+        sampling = replace(exchange.details.sampling, **changed)
+        details = replace(exchange.details, sampling=sampling, replaces=exchange.id, prefix=prefix)
         before = takewhile(lambda each: each.id != exchange.id, self.exchanges)
         self.submit(exchange.instruction, exchange.context, details, before)
 
