@@ -114,16 +114,8 @@ def _keep_sides(setup: Setup) -> list[PickedModel]:
     )
     for key, side in zip(KEYS, sides, strict=False):
         spec, guesses = side.spec, side.speculation
-        chosen = (
-            spec.model,
-            spec.precision,
-            spec.device,
-            spec.runtime,
-            side.prompt_format,
-            guesses.mode,
-            guesses.tokens,
-            guesses.ngram,
-        )
+        chosen = [spec.model, spec.precision, spec.device, spec.runtime, side.prompt_format]
+        chosen += [guesses.mode, guesses.tokens, guesses.ngram]
         for trait, value in zip(TRAITS, chosen, strict=True):
             st.session_state.setdefault(f"{key}{trait}", value)  # missing after a reload
             unlink(f"{key}{trait}")
