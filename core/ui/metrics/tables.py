@@ -26,46 +26,50 @@ if TYPE_CHECKING:
     from core.db.run_values import RunRow
 
 _MB = 1e-6
+_FIGURES: dict[str, tuple[str, float, int | None]] = {
+    "Tokens/s": ("figures.decode_tokens_per_s", 1, 1),
+    "Low": ("figures.decode_low", 1, 1),
+    "High": ("figures.decode_high", 1, 1),
+    "TTFT ms": ("figures.ttft_ms.median", 1, 1),
+    "TPOT p50 ms": ("figures.tpot_ms.median", 1, 2),
+    "TPOT p90 ms": ("figures.tpot_ms.p90", 1, 2),
+    "TPOT p99 ms": ("figures.tpot_ms.p99", 1, 2),
+    "Prefill tokens/s": ("figures.prefill_tokens_per_s", 1, 0),
+    "Private MB": ("figures.memory_private_bytes", _MB, 0),
+    "File-backed MB": ("figures.memory_file_backed_bytes", _MB, 0),
+    "Private peak MB": ("figures.memory_private_peak_bytes", _MB, 0),
+    "File-backed peak MB": ("figures.memory_file_backed_peak_bytes", _MB, 0),
+    "Load s": ("figures.load_s", 1, 2),
+    "Compile s": ("figures.compile_s", 1, 2),
+    "CPU cores": ("figures.cpu_cores", 1, 2),
+    "Other CPU cores": ("figures.other_cpu_cores", 1, 2),
+    "MBU %": ("figures.mbu", 100, 1),
+    "Answers": ("figures.answers", 1, None),
+    "Disk MB": ("disk_bytes", _MB, 1),
+    "Bandwidth GB/s": ("host.bandwidth_bytes_per_s", 1e-9, 1),
+}
+"""Columns with the path of their value in a measurement, its scale, and the digits after the point;
+None: as Streamlit writes it."""
+_QUALITY: dict[str, tuple[str, float, int | None]] = {
+    "Perplexity ×": ("quality.perplexity_ratio", 1, 3),
+    "Same top token %": ("quality.top1_agreement", 100, 1),
+    "First divergent token": ("quality.first_divergent_token", 1, 1),
+    "Divergent share %": ("quality.divergent_share", 100, 1),
+    "Task accuracy %": ("quality.task_accuracy", 100, 0),
+}
 
 
 def number(digits: int, help_text: str | None = None) -> Any:
-    """Return the format of a column of numbers."""
+    """Return the format of a column of numbers, with this many digits after the point."""
     return st.column_config.NumberColumn(format=f"%.{digits}f", help=help_text)
 
 
-_FIGURES: dict[str, tuple[str, float, Any]] = {
-    "Tokens/s": ("figures.decode_tokens_per_s", 1, number(1)),
-    "Low": ("figures.decode_low", 1, number(1)),
-    "High": ("figures.decode_high", 1, number(1)),
-    "TTFT ms": ("figures.ttft_ms.median", 1, number(1)),
-    "TPOT p50 ms": ("figures.tpot_ms.median", 1, number(2)),
-    "TPOT p90 ms": ("figures.tpot_ms.p90", 1, number(2)),
-    "TPOT p99 ms": ("figures.tpot_ms.p99", 1, number(2)),
-    "Prefill tokens/s": ("figures.prefill_tokens_per_s", 1, number(0)),
-    "Private MB": ("figures.memory_private_bytes", _MB, number(0)),
-    "File-backed MB": ("figures.memory_file_backed_bytes", _MB, number(0)),
-    "Private peak MB": ("figures.memory_private_peak_bytes", _MB, number(0)),
-    "File-backed peak MB": ("figures.memory_file_backed_peak_bytes", _MB, number(0)),
-    "Load s": ("figures.load_s", 1, number(2)),
-    "Compile s": ("figures.compile_s", 1, number(2)),
-    "CPU cores": ("figures.cpu_cores", 1, number(2)),
-    "Other CPU cores": ("figures.other_cpu_cores", 1, number(2)),
-    "MBU %": ("figures.mbu", 100, number(1)),
-    "Answers": ("figures.answers", 1, None),
-    "Disk MB": ("disk_bytes", _MB, number(1)),
-    "Bandwidth GB/s": ("host.bandwidth_bytes_per_s", 1e-9, number(1)),
-}
-"""Columns with the path of their value in a measurement, its scale, and its format; None: that of
-Streamlit."""
-_QUALITY: dict[str, tuple[str, float, Any]] = {
-    "Perplexity ×": ("quality.perplexity_ratio", 1, number(3)),
-    "Same top token %": ("quality.top1_agreement", 100, number(1)),
-    "First divergent token": ("quality.first_divergent_token", 1, number(1)),
-    "Divergent share %": ("quality.divergent_share", 100, number(1)),
-    "Task accuracy %": ("quality.task_accuracy", 100, number(0)),
-}
 _FORMATS = {
-    **{name: how for name, (_, _, how) in (_FIGURES | _QUALITY).items() if how is not None},
+    **{
+        name: number(digits)
+        for name, (_, _, digits) in (_FIGURES | _QUALITY).items()
+        if digits is not None
+    },
     "Time (UTC)": st.column_config.DatetimeColumn(
         width=160, format="YYYY-MM-DD HH:mm:ss", timezone="UTC"
     ),
@@ -156,7 +160,7 @@ def _measurement_row(measurement: Measurement) -> dict[str, Any]:
 
 
 def _scaled(
-    measurement: Measurement, columns: Mapping[str, tuple[str, float, Any]]
+    measurement: Measurement, columns: Mapping[str, tuple[str, float, int | None]]
 ) -> dict[str, float | None]:
     cells = {}
     for name, (path, scale, _) in columns.items():
