@@ -10,6 +10,7 @@ from core.catalogue.load import (
 )
 from core.catalogue.model import (
     CatalogueModel,
+    Compression,
     Int4Settings,
     Int8Settings,
     PackageFile,

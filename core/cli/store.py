@@ -76,7 +76,8 @@ def convert(options: argparse.Namespace, settings: Settings) -> int:
     precision = _chosen_precision(options) or store.default_precision(
         options.model, ask_hub=True, access=access
     )
-    int4, int8 = _int4(options, source, precision, settings), _int8(options, precision)
+    int4 = _int4(options, source, precision, settings)
+    int8 = _int8(options, precision)
     if store.get(source, precision) is None:
         needs = _estimate(source, precision, settings, int4, access)
         speed = _speed_text(source, precision, settings, int4)
@@ -89,8 +90,7 @@ def convert(options: argparse.Namespace, settings: Settings) -> int:
             source,
             precision,
             settings=settings,
-            int4=int4,
-            int8=int8,
+            compression=int4 or int8,
             access=access,
             progress=shown.progress,
             on_memory=shown.memory,

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from core.catalogue import Int4Settings, Int8Settings, Precision, RecommendedSampling
+from core.catalogue import Compression, Int4Settings, Precision, RecommendedSampling
 from core.errors import ConversionError, CorruptModelError, NotAModelError
 from core.store.architectures import WITHOUT_VERSION_LIMIT
 from core.store.checkpoint import CheckpointInfo, inspect_checkpoint, is_ir, load_dtype
@@ -72,10 +72,10 @@ def convert(
     source: Path,
     work: Path,
     precision: Precision,
-    settings: Int4Settings | Int8Settings | None,
+    settings: Compression | None,
     on_progress: ProgressCallback,
     sampling: RecommendedSampling | None = None,
-) -> tuple[Int4Settings | Int8Settings | None, GgufRecord | None]:
+) -> tuple[Compression | None, GgufRecord | None]:
     """Convert a checkpoint's or an IR's folder, or a GGUF file, into ``work/model``.
 
     The weights of an IR are only compressed or, from FP32 to FP16, rounded. Those of a GGUF file

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.catalogue import Int4Settings, Int8Settings, Precision
+from core.catalogue import Compression, Int4Settings, Int8Settings, Precision
 from core.errors import ConversionError, DiskFullError, ModelFilesError, NotEnoughMemoryError
 from core.hardware.memory import peak_resident_bytes
 from core.settings import Settings
@@ -65,10 +65,8 @@ class Conversion:
 
     source: Source
     precision: Precision
-    int4: Int4Settings | None
-    """Overrides the settings of the recipe."""
-    int8: Int8Settings | None
-    """Overrides the default INT8 settings."""
+    compression: Compression | None
+    """Overrides the settings of the recipe, or the default INT8 settings."""
     settings: Settings
     folders: Folders
     report: ProgressCallback
@@ -99,7 +97,8 @@ class Conversion:
                 return self._convert(origin, origin.manifest.source)
 
     def _check_room(self, hub: HubModel | None = None) -> None:
-        estimate(self.source, self.precision, self.settings, int4=self.int4, hub=hub).check()
+        int4 = self.compression if isinstance(self.compression, Int4Settings) else None
+        estimate(self.source, self.precision, self.settings, int4=int4, hub=hub).check()
 
     def _downloaded_revision(self) -> str | None:
         """Download a model of the hub, unless another IR of it is stored; return its revision."""
@@ -142,11 +141,11 @@ class Conversion:
         self.report(Progress(Stage.EXPORTING, "Loading the conversion libraries.", 0.02))
         from core.store.convert import convert
 
-        settings: Int4Settings | Int8Settings | None = None
-        if precision.int4:
-            settings = self.int4 or source.int4_settings(precision, origin.parameters)
-        elif precision is Precision.INT8:
-            settings = self.int8 or Int8Settings()
+        settings = self.compression
+        if settings is None and precision.int4:
+            settings = source.int4_settings(precision, origin.parameters)
+        elif settings is None and precision is Precision.INT8:
+            settings = Int8Settings()
         sampling = source.model.sampling if source.model else None
         used, gguf = convert(origin.folder, work, precision, settings, self.report, sampling)
         self.report(Progress(Stage.CHECKING, "Checking the model with OpenVINO GenAI.", 0.88))

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 from core.catalogue import (
     DEFAULT_PRECISION,
-    Int4Settings,
-    Int8Settings,
+    Compression,
     Precision,
     catalogue,
 )
@@ -116,8 +115,7 @@ class ModelStore:
         source: Source,
         precision: Precision,
         *,
-        int4: Int4Settings | None = None,
-        int8: Int8Settings | None = None,
+        compression: Compression | None = None,
         progress: ProgressCallback = ignore_progress,
         access: HubAccess | None = None,
     ) -> StoredModel:
@@ -128,9 +126,8 @@ class ModelStore:
         stops it: see :func:`core.store.subprocesses.convert_in_process`.
 
         Args:
-            int4: overrides the catalogue's INT4 settings; a model already stored in INT4 with
-                other settings is returned as it is.
-            int8: overrides the default INT8 settings, likewise.
+            compression: overrides the settings of the recipe, or the default INT8 settings; a
+                model already stored with other settings is returned as it is.
 
         Raises:
             CorruptModelError: the stored model or its source is damaged.
@@ -150,8 +147,7 @@ class ModelStore:
                     stored = Conversion(
                         source,
                         precision,
-                        int4,
-                        int8,
+                        compression,
                         self.settings,
                         self._folders,
                         progress,

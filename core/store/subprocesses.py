@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from core.catalogue import Int4Settings, Int8Settings, Precision
+from core.catalogue import Compression, Precision
 from core.errors import (
     ConversionError,
     CorruptModelError,
@@ -66,8 +66,7 @@ def convert_in_process(
     precision: Precision,
     *,
     settings: Settings,
-    int4: Int4Settings | None = None,
-    int8: Int8Settings | None = None,
+    compression: Compression | None = None,
     access: HubAccess | None = None,
     progress: ProgressCallback = ignore_progress,
     cancel: threading.Event | None = None,
@@ -88,22 +87,26 @@ def convert_in_process(
 
     Raises:
         StoppedError: ``cancel`` was set.
-        UserError: the model is stored with other settings than ``int4`` or ``int8``.
+        UserError: the model is stored with other settings than ``compression``.
         PaddockError: what :meth:`ModelStore.ensure` raises; ConversionError if the child died.
     """
     store = ModelStore(settings)
     source = store.resolve(model) if isinstance(model, str) else model
     present = store.get(source, precision)
     if present is not None:
-        _check_settings(present, int4, int8)
+        made = present.compression
+        if compression is not None and made not in (None, compression):
+            raise UserError(
+                f"{present.title} in {present.label} is on disk with other settings ({made.text}). "
+                "Delete it first to compress it again."
+            )
         stored = store.ensure(source, precision, progress=progress)
         return with_genai_check(stored, settings, progress, cancel)
     settings.check_not_kiosk()
     request = {
         "kind": "convert",
         "precision": precision.value,
-        "int4": asdict(int4) if int4 else None,
-        "int8": asdict(int8) if int8 else None,
+        "compression": asdict(compression) if compression else None,
     }
     try:
         _run_child(source, request, settings, access, progress, cancel, on_memory, on_line)
@@ -209,22 +212,6 @@ def stopped_message(source: Source, settings: Settings) -> str:
         f"Stopped. The downloaded {bytes_text(size)} of {source.title} are kept, and the next "
         "attempt resumes there."
     )
-
-
-def _check_settings(
-    stored: StoredModel, int4: Int4Settings | None, int8: Int8Settings | None
-) -> None:
-    """Raise UserError if a stored model has other settings, which the message names."""
-    actual, made, eight = "", stored.int4_requested, stored.manifest.int8
-    if int4 is not None and made not in (None, int4):
-        actual = made.text
-    if int8 is not None and eight not in (None, int8):
-        actual = "symmetric" if eight.symmetric else "asymmetric"
-    if actual:
-        raise UserError(
-            f"{stored.title} in {stored.label} is on disk with other settings ({actual}). Delete "
-            "it first to compress it again."
-        )
 
 
 def _run_child(

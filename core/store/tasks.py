@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from core.catalogue import Int4Settings, Int8Settings, Precision
+from core.catalogue import Compression, Precision
 from core.errors import BadRequestError, PaddockError, StoppedError
 from core.settings import Settings
 from core.store.progress import Progress
@@ -76,10 +76,8 @@ class TaskRequest:
     kind: TaskKind
     precision: Precision | None = None
     """Of the weights; None for :attr:`TaskKind.GET`."""
-    int4: Int4Settings | None = None
-    """Overrides the catalogue's INT4 settings."""
-    int8: Int8Settings | None = None
-    """Overrides the default INT8 settings."""
+    compression: Compression | None = None
+    """Overrides the settings of the recipe, or the default INT8 settings."""
     access: HubAccess | None = field(default=None, repr=False)
     """Access to the hub; None takes it from the environment. Never part of a :class:`TaskView`."""
 
@@ -345,5 +343,5 @@ class TaskQueue:
             fetch_in_process(task.source, **options)
             return None
         return convert_in_process(
-            task.source, request.precision, int4=request.int4, int8=request.int8, **options
+            task.source, request.precision, compression=request.compression, **options
         )

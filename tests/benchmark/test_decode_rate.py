@@ -37,7 +37,7 @@ def test_bytes_of_a_token_are_those_of_the_converted_model(
     folder = tiny_checkpoint("llama", tmp_path / "llama", hidden=128, layers=4, intermediate=512)
     expected = token_bytes(of_folder(folder), precision, INT4)
     store = ModelStore(Settings(home=tmp_path / "home"))
-    stored = store.ensure(resolve(str(folder)), precision, int4=INT4)
+    stored = store.ensure(resolve(str(folder)), precision, compression=INT4)
     assert weight_bytes(stored.folder) == pytest.approx(expected, rel=0.05)
 
 

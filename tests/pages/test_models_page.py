@@ -269,7 +269,7 @@ def test_convert_uses_the_settings(queued: list[TaskRequest]) -> None:
     request = queued[0]
     assert (request.model, request.kind) == ("paddock-neox", TaskKind.CONVERT)
     assert request.precision is Precision.INT4_CUSTOM
-    assert request.int4 == Int4Settings(True, 64, 0.5, True, True)
+    assert request.compression == Int4Settings(True, 64, 0.5, True, True)
     button(app, "Recommended settings").click().run()
     button(app, "Convert to INT4 custom").click().run()
     assert queued[1].int4 == int4_settings(Precision.INT4, catalogue()["paddock-neox"])
@@ -536,7 +536,7 @@ def test_a_changed_source_is_told_and_made_anew(
     button(app, "Make anew").click().run()
     (request,) = queued
     assert (request.kind, request.precision) == (TaskKind.CONVERT, Precision.INT8)
-    assert request.int8 == Int8Settings()
+    assert request.compression == Int8Settings()
 
 
 def test_without_the_original_the_stored_model_is_converted(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_two_processes_convert_only_once(source: Source, settings: Settings) -> 
 
     def convert(index: int) -> object:
         return convert_in_process(
-            source, Precision.INT4, settings=settings, int4=int4, progress=seen[index].append
+            source, Precision.INT4, settings=settings, compression=int4, progress=seen[index].append
         )
 
     with ThreadPoolExecutor(2) as pool:
@@ -198,8 +198,7 @@ def test_child_ends_with_its_parent(source: Source, settings: Settings) -> None:
         "model": str(source.location),
         "precision": "int8",
         "settings": {"home": str(settings.home)},
-        "int4": None,
-        "int8": None,
+        "compression": None,
         "access": {},
     }
     lock = settings.models_dir / ".work" / f"{source.key}.int8.lock"
@@ -254,12 +253,12 @@ def test_the_child_uses_the_settings_of_the_parent(
 
 def test_stored_model_with_other_settings_is_refused(source: Source, settings: Settings) -> None:
     made = Int4Settings(symmetric=True, group_size=32, ratio=1.0)
-    stored = ModelStore(settings).ensure(source, Precision.INT4, int4=made)
+    stored = ModelStore(settings).ensure(source, Precision.INT4, compression=made)
     assert convert_in_process(source, Precision.INT4, settings=settings) == stored
-    assert convert_in_process(source, Precision.INT4, settings=settings, int4=made) == stored
+    assert convert_in_process(source, Precision.INT4, settings=settings, compression=made) == stored
     other = Int4Settings(symmetric=False, group_size=64, ratio=0.5)
     with pytest.raises(UserError, match=r"symmetric, group size 32, ratio 1.*Delete it"):
-        convert_in_process(source, Precision.INT4, settings=settings, int4=other)
+        convert_in_process(source, Precision.INT4, settings=settings, compression=other)
 
 
 # The hub

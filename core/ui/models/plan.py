@@ -11,7 +11,7 @@ import streamlit as st
 from core.catalogue import (
     DEFAULT_PRECISION,
     MAIN_PRECISIONS,
-    Int4Settings,
+    Compression,
     Int8Settings,
     Precision,
 )
@@ -182,7 +182,7 @@ def _draw_actions(
             disabled=stored is not None or converting or problem is not None,
         ):  # not a callback, which would have the settings of the previous run
             with errors_told():
-                submit(engine, model.name, TaskKind.CONVERT, access, precision, custom, int8)
+                submit(engine, model.name, TaskKind.CONVERT, access, precision, custom or int8)
             st.rerun()
         if download:
             action(
@@ -220,12 +220,11 @@ def submit(
     kind: TaskKind,
     access: HubAccess,
     precision: Precision | None = None,
-    int4: Int4Settings | None = None,
-    int8: Int8Settings | None = None,
+    compression: Compression | None = None,
 ) -> None:
     """Callback: queue a download or conversion."""
     request = TaskRequest(
-        model=name, kind=kind, precision=precision, int4=int4, int8=int8, access=access
+        model=name, kind=kind, precision=precision, compression=compression, access=access
     )
     engine.tasks.submit(request)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.catalogue import Int8Settings, Precision
+from core.catalogue import Precision
 from core.errors import PaddockError
 from core.inference.engine import Engine
 from core.store import StoredModel
@@ -111,7 +111,6 @@ def _draw_outdated(engine: Engine, stored: StoredModel) -> None:
             "next use does it, too.",
             icon=":material/update:",
         )
-        int8 = stored.manifest.int8
         action(
             "Make anew",
             "refresh",
@@ -122,8 +121,7 @@ def _draw_outdated(engine: Engine, stored: StoredModel) -> None:
             TaskKind.CONVERT,
             hub_access(),
             stored.precision,
-            None if stored.kept_unchanged else stored.int4_requested,
-            Int8Settings(symmetric=int8.symmetric) if int8 is not None else None,
+            None if stored.kept_unchanged else stored.compression,
             manage=True,
             kind="secondary",
         )
@@ -162,7 +160,7 @@ def _conversion_text(stored: StoredModel) -> str:
     if stored.int4 is not None:
         parts.append(stored.int4.text)
     if manifest.int8 is not None:
-        parts.append("symmetric" if manifest.int8.symmetric else "asymmetric")
+        parts.append(manifest.int8.text)
     if manifest.source_of_weights == "ir":
         parts.append("from an OpenVINO model")
     elif manifest.source_of_weights == "checkpoint":
