@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,14 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CorruptModelError(
-            f"{path.name} in {path.parent} cannot be read ({error}). Download or copy it again."
-        ) from error
+        raise _damaged(path, f"cannot be read ({error})") from error
     if not isinstance(content, dict):
-        raise CorruptModelError(
-            f"{path.name} in {path.parent} is not a JSON object. Download or copy it again."
-        )
+        raise _damaged(path, "is not a JSON object")
     return content
+
+
+def _damaged(path: Path, what: str) -> CorruptModelError:
+    return CorruptModelError(f"{path.name} in {path.parent} {what}. Download or copy it again.")
 
 
 def is_ir(folder: Path) -> bool:
@@ -110,7 +111,10 @@ def _model_files(folder: Path) -> ModelFiles:
             names.add(path.name)
         elif path.is_dir():
             names.add(f"{path.name}/")
-            names |= {f"{path.name}/{inner.name}" for inner in _files(path)}
+            with suppress(OSError):  # not readable, and no model needs it
+                names |= {
+                    f"{path.name}/{inner.name}" for inner in path.iterdir() if inner.is_file()
+                }
     return ModelFiles(
         str(folder),
         frozenset(names),
@@ -118,13 +122,6 @@ def _model_files(folder: Path) -> ModelFiles:
         card=lambda: _card(folder / "README.md"),
         ir_first=True,
     )
-
-
-def _files(folder: Path) -> list[Path]:
-    try:
-        return [path for path in folder.iterdir() if path.is_file()]
-    except OSError:  # not readable, and no model needs it
-        return []
 
 
 def _card(path: Path) -> dict[str, Any]:
@@ -240,8 +237,5 @@ def _safetensors_types(path: Path) -> Counter[str]:
                 for name, each in tensors.items()
             }
     except (OSError, SafetensorError) as error:
-        raise CorruptModelError(
-            f"{path.name} in {path.parent} is truncated or damaged ({error}). Download or copy it "
-            "again."
-        ) from error
+        raise _damaged(path, f"is truncated or damaged ({error})") from error
     return tensor_types(header)

@@ -34,7 +34,7 @@ from core.settings import Settings
 from core.store import resolver
 from core.store.files import folder_bytes, free_bytes, remove_folder, sha256
 from core.store.folders import Folders
-from core.store.formats import precision_of, reaches
+from core.store.formats import usual_precision
 from core.store.manifest import MANIFEST_NAME, read_manifest
 from core.store.pipeline import Conversion, download
 from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
@@ -144,15 +144,8 @@ class ModelStore:
             with self._folders.lock(source.key, precision, progress):
                 stored = self.get(source, precision)  # another process may have converted it
                 if stored is None:
-                    stored = Conversion(
-                        source,
-                        precision,
-                        compression,
-                        self.settings,
-                        self._folders,
-                        progress,
-                        access,
-                    ).run()
+                    work = (self.settings, self._folders, progress, access)
+                    stored = Conversion(source, precision, compression, *work).run()
         progress(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
         return stored
 
@@ -219,24 +212,19 @@ class ModelStore:
             ask_hub: whether to look up a model of the hub that is not on this machine.
         """
         try:
-            source = self.resolve(model)
-            precision = source.default_precision
+            source, formats = self.resolve(model), {}
             if source.kind is not SourceKind.HUB or source.is_gguf:
-                return precision
-            formats = {}
+                return source.default_precision
             if (folder := original_folder(source, self.settings)) is not None:
                 formats = of_folder(folder).formats
             elif stored := [each for each in self.list() if each.key == source.key]:
-                kept = [each for each in stored if each.kept_unchanged]
-                formats = kept[0].formats if kept else {}
+                formats = next((each.formats for each in stored if each.kept_unchanged), {})
             elif ask_hub and source.model is None:
                 from core.store.hub import describe
 
                 found = describe(str(source.location), access).ir
                 formats = found.formats if found is not None else {}
-            if not formats or reaches(formats, DEFAULT_PRECISION):
-                return precision
-            return precision_of(formats) or Precision.STORED
+            return usual_precision(formats)
         except PaddockError:
             return DEFAULT_PRECISION
 
