@@ -30,7 +30,7 @@ from core.inference.engine import Engine
 from core.settings import load_settings
 from core.store import Progress, Stage, StoredModel, resolve
 from core.store.progress import Transfer
-from core.store.tasks import TaskKind, TaskQueue, TaskRequest, TaskState, TaskView
+from core.store.tasks import TaskQueue, TaskRequest, TaskState, TaskView
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
 from core.units import parameters_text
@@ -267,7 +267,7 @@ def test_convert_uses_the_settings(queued: list[TaskRequest]) -> None:
     button(app, "Convert to INT4 custom").click().run()
     assert not app.exception
     request = queued[0]
-    assert (request.model, request.kind) == ("paddock-neox", TaskKind.CONVERT)
+    assert request.model == "paddock-neox"
     assert request.precision is Precision.INT4_CUSTOM
     assert request.compression == Int4Settings(True, 64, 0.5, True, True)
     button(app, "Recommended settings").click().run()
@@ -306,7 +306,7 @@ def test_int8_and_fp16_have_their_own_settings(queued: list[TaskRequest]) -> Non
 def test_download_only_does_not_convert(queued: list[TaskRequest]) -> None:
     app = open_page("models", open="tiny-llama-1b-chat")
     button(app, "Download only").click().run()
-    assert (queued[0].kind, queued[0].precision) == (TaskKind.GET, None)
+    assert queued[0].precision is None
 
 
 def test_offline_downloads_nothing(queued: list[TaskRequest]) -> None:
@@ -474,11 +474,7 @@ def test_ready_weights_are_offered_before_a_conversion(
         next(each for each in app.button if each.key == f"ready_{ready_id}").click().run()
         assert not app.exception
     (request,) = queued
-    assert (request.model, request.kind, request.precision) == (
-        ready_id,
-        TaskKind.CONVERT,
-        Precision.INT8,
-    )
+    assert (request.model, request.precision) == (ready_id, Precision.INT8)
 
 
 def test_a_hub_model_is_looked_up(
@@ -535,7 +531,7 @@ def test_a_changed_source_is_told_and_made_anew(
     assert "have changed since the conversion" in texts(app)
     button(app, "Make anew").click().run()
     (request,) = queued
-    assert (request.kind, request.precision) == (TaskKind.CONVERT, Precision.INT8)
+    assert request.precision is Precision.INT8
     assert request.compression == Int8Settings()
 
 
@@ -617,7 +613,7 @@ def test_downloads_and_leftovers_can_be_removed() -> None:
 def a_task(number: int = 1, **changes: Any) -> TaskView:
     view = TaskView(
         id=number,
-        request=TaskRequest("paddock-neox", TaskKind.CONVERT, Precision.INT4),
+        request=TaskRequest("paddock-neox", Precision.INT4),
         key="paddock-neox",
         title="Convert Paddock NeoX to INT4",
         state=TaskState.RUNNING,
@@ -673,7 +669,7 @@ def test_a_running_conversion_shows_its_progress(tasks: dict[int, TaskView]) -> 
 def test_a_download_shows_bytes_rate_and_remaining_time(tasks: dict[int, TaskView]) -> None:
     transfer = Transfer(done=int(1.4e9), total=int(5.6e9), rate=42e6)
     tasks[1] = a_task(
-        request=TaskRequest("dolly-v2-3b", TaskKind.GET),
+        request=TaskRequest("dolly-v2-3b"),
         progress=Progress(Stage.FETCHING, "Fetching it.", None, transfer),
     )
     app = open_page("models")

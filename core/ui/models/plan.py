@@ -21,7 +21,7 @@ from core.store.estimate import Estimate
 from core.store.gguf.summary import GgufSummary
 from core.store.hub import HubAccess, ReadyModel, find_ready
 from core.store.stored import QUANTISED_TWICE, weights_label
-from core.store.tasks import TaskKind, TaskRequest
+from core.store.tasks import TaskRequest
 from core.ui.models.add import look_up
 from core.ui.models.hub_access import hub_url
 from core.ui.models.int4_recipe import custom_settings, draw_recipe, pick_recipe
@@ -182,7 +182,7 @@ def _draw_actions(
             disabled=stored is not None or converting or problem is not None,
         ):  # not a callback, which would have the settings of the previous run
             with errors_told():
-                submit(engine, model.name, TaskKind.CONVERT, access, precision, custom or int8)
+                submit(engine, model.name, access, precision, custom or int8)
             st.rerun()
         if download:
             action(
@@ -190,7 +190,7 @@ def _draw_actions(
                 "download",
                 f"get_{model.key}",
                 submit,
-                *(engine, model.name, TaskKind.GET, access),
+                *(engine, model.name, access),
                 manage=True,
                 kind="secondary",
                 disabled=access.offline,
@@ -217,15 +217,12 @@ def _draw_actions(
 def submit(
     engine: Engine,
     name: str,
-    kind: TaskKind,
     access: HubAccess,
     precision: Precision | None = None,
     compression: Compression | None = None,
 ) -> None:
     """Callback: queue a download or conversion."""
-    request = TaskRequest(
-        model=name, kind=kind, precision=precision, compression=compression, access=access
-    )
+    request = TaskRequest(model=name, precision=precision, compression=compression, access=access)
     engine.tasks.submit(request)
 
 
@@ -349,7 +346,7 @@ def _draw_ready(engine: Engine, ready: list[ReadyModel], access: HubAccess) -> N
                 "download",
                 f"ready_{hub_id}",
                 submit,
-                *(engine, hub_id, TaskKind.CONVERT, access, each.precision),
+                *(engine, hub_id, access, each.precision),
                 manage=True,
                 kind="primary" if each is ready[0] else "secondary",
                 disabled=engine.store.get(engine.store.resolve(hub_id), each.precision) is not None,

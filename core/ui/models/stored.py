@@ -9,7 +9,6 @@ from core.errors import PaddockError
 from core.inference.engine import Engine
 from core.store import StoredModel
 from core.store.stored import exactness_text
-from core.store.tasks import TaskKind
 from core.ui.models.charts import formats_chart
 from core.ui.models.hub_access import hub_access
 from core.ui.models.list import ListedModel
@@ -118,7 +117,6 @@ def _draw_outdated(engine: Engine, stored: StoredModel) -> None:
             submit,
             engine,
             stored.name,
-            TaskKind.CONVERT,
             hub_access(),
             stored.precision,
             None if stored.kept_unchanged else stored.compression,
