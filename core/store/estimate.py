@@ -15,10 +15,10 @@ from core.catalogue.shapes import active_share
 from core.errors import DiskFullError, NotEnoughMemoryError
 from core.hardware.devices import available_memory_bytes
 from core.settings import Settings
-from core.store.checkpoint import TORCH_DTYPE_BYTES, load_dtype
+from core.store.checkpoint import Origin
 from core.store.files import folder_bytes, free_bytes
 from core.store.resolver import Source, SourceKind
-from core.store.weights_source import Origin, find_origin
+from core.store.weights_source import find_origin
 from core.units import bytes_text
 
 if TYPE_CHECKING:
@@ -273,8 +273,7 @@ def scratch_bytes(origin: Origin, precision: Precision) -> int:
     """Return the disk space in bytes for the export before compression, 0 if there is none."""
     if origin.is_ir or not precision.compressed:
         return 0
-    dtype = load_dtype(origin.dtype, origin.parameters, precision)
-    return origin.parameters * TORCH_DTYPE_BYTES[dtype]
+    return origin.loaded_bytes(precision)
 
 
 def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int:
@@ -283,10 +282,8 @@ def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int
     if origin.is_ir and precision in (origin.precision, Precision.STORED):
         return int(_LIBRARY_MEMORY)  # the weight file is linked or copied
     stages, shape = [_LIBRARY_MEMORY], _shape(origin)
-    matrix, loaded = shape.vocabulary * shape.hidden, 0
-    if not origin.is_ir:
-        dtype = load_dtype(origin.dtype, origin.parameters, precision)
-        loaded = origin.parameters * TORCH_DTYPE_BYTES[dtype]
+    matrix = shape.vocabulary * shape.hidden
+    loaded = 0 if origin.is_ir else origin.loaded_bytes(precision)
     if origin.is_gguf:
         kept = precision in (Precision.STORED, Precision.FP32)
         built = result_bytes(origin, precision if kept else Precision.FP16, int4)
@@ -302,7 +299,7 @@ def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int
         stages.append(_LIBRARY_MEMORY + origin.weight_bytes)  # mapped, and rounded while saved
     if not (origin.is_ir or origin.is_gguf):
         stages.append(_EXPORT_MEMORY + _MEMORY_PER_LAYER * shape.layers + loaded)
-        if dtype != origin.dtype:  # else the weights stay memory-mapped
+        if origin.load_dtype(precision) != origin.dtype:  # else the weights stay memory-mapped
             stages.append(_LIBRARY_MEMORY + loaded + origin.weight_bytes)
     return int(max(stages))
 

@@ -17,6 +17,7 @@ from core.errors import ConversionError, DiskFullError, ModelFilesError, NotEnou
 from core.hardware.memory import peak_resident_bytes
 from core.settings import Settings
 from core.store import checkpoint
+from core.store.checkpoint import Origin
 from core.store.estimate import estimate
 from core.store.files import fingerprint, free_bytes, has_no_space, sha256
 from core.store.folders import Folders
@@ -26,7 +27,7 @@ from core.store.progress import Progress, ProgressCallback, Stage
 from core.store.resolver import Source, SourceKind
 from core.store.stored import StoredModel
 from core.store.weights import WeightReport, read_weights
-from core.store.weights_source import Origin, find_origin, original_folder, stored_ir
+from core.store.weights_source import find_origin, original_folder, stored_ir
 
 if TYPE_CHECKING:
     from core.store.hub import Download, HubAccess, HubModel

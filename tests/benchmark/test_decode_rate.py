@@ -15,8 +15,9 @@ from core.hardware.devices import host_facts
 from core.inference.engine import Engine
 from core.settings import Settings
 from core.store import ModelStore, resolve
+from core.store.checkpoint import Origin
 from core.store.estimate import token_bytes
-from core.store.weights_source import Origin, find_origin, of_folder
+from core.store.weights_source import find_origin, of_folder
 from tests.builders import tiny_checkpoint, tiny_tokenizer
 from tests.db.measurement_samples import a_configuration, a_figures, a_host, a_measurement
 from tests.db.run_samples import a_result, a_start
