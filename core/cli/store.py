@@ -291,11 +291,11 @@ def _tell_ready(source: Source, access: HubAccess | None) -> None:
         ready = find_ready(str(source.location), access)
     except PaddockError:  # the download will tell
         return
-    for each in ready:
+    for precision, hub in ready.items():
         print(
-            f"{each.hub.hub_id} has {each.precision.label} weights ready, "
-            f"{bytes_text(each.hub.total_bytes)} and no conversion. To take them, stop and run "
-            f"`python -m core convert {each.hub.hub_id} --precision {each.precision.value}`.",
+            f"{hub.hub_id} has {precision.label} weights ready, {bytes_text(hub.total_bytes)} and "
+            "no conversion. To take them, stop and run "
+            f"`python -m core convert {hub.hub_id} --precision {precision.value}`.",
             file=sys.stderr,
             flush=True,
         )

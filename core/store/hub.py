@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -70,15 +71,6 @@ class HubAccess:
 
 
 @dataclass(frozen=True)
-class ReadyModel:
-    """A repository with OpenVINO weights of a model, which needs no conversion."""
-
-    precision: Precision
-    """As its name says; checked before its weights are downloaded."""
-    hub: HubModel
-
-
-@dataclass(frozen=True)
 class Download:
     """A complete download."""
 
@@ -115,25 +107,23 @@ def gguf_files(hub_id: str, access: HubAccess | None = None) -> list[GgufChoice]
         return Repository(hub_id, access).only_gguf()
 
 
-def find_ready(hub_id: str, access: HubAccess | None = None) -> list[ReadyModel]:
+def find_ready(hub_id: str, access: HubAccess | None = None) -> dict[Precision, HubModel]:
     """Return the repositories with INT4 and INT8 weights of a model, as far as they exist.
 
     Intel publishes many models as OpenVINO IR, compressed with NNCF, under names made from the
-    original's: ``OpenVINO/Qwen3-8B-int4-ov``. Errors as in :func:`describe`.
+    original's: ``OpenVINO/Qwen3-8B-int4-ov``. The precision is that of the name; it is checked
+    before the weights are downloaded. Errors as in :func:`describe`.
 
     Args:
         hub_id: org/name of the original.
     """
     publisher, _, name = hub_id.partition("/")
-    found = []
+    found: dict[Precision, HubModel] = {}
+    if publisher == READY_PUBLISHER:  # it is one itself
+        return found
     for precision in (Precision.INT4, Precision.INT8):
-        if publisher == READY_PUBLISHER:  # it is one itself
-            break
-        try:
-            hub = describe(f"{READY_PUBLISHER}/{name}-{precision.value}-ov", access)
-        except UnknownModelError:
-            continue
-        found.append(ReadyModel(precision, hub))
+        with suppress(UnknownModelError):
+            found[precision] = describe(f"{READY_PUBLISHER}/{name}-{precision.value}-ov", access)
     return found
 
 
