@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHECKING_WITH_GENAI = "Checking OpenVINO GenAI's results for this architecture (only once)."
-
 _WORKER = "core.store.worker"
 
 _MEMORY_INTERVAL_S = 0.5
@@ -142,7 +140,8 @@ def with_genai_check(
         log.warning("%s cannot be checked: %s", stored.key, error)
         return stored
     if check is None:
-        progress(Progress(Stage.CHECKING, CHECKING_WITH_GENAI, None))
+        message = "Checking OpenVINO GenAI's results for this architecture (only once)."
+        progress(Progress(Stage.CHECKING, message, None))
         request = {"kind": "check", "folder": str(stored.folder), "settings": _plain(settings)}
         with WorkerProcess(_WORKER, request) as child, suppress(WorkerDied):
             child.follow(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -46,7 +46,7 @@ _INPUTS = {
 """Names of inputs that are not a cache."""
 
 _MATRIX_PRODUCTS = ("MatMul", "Convolution", "GroupConvolution")
-_AFTER_OUTPUT = ("Add", "Convert", "Divide", "Multiply", "Subtract", "Tanh")
+_AFTER_OUTPUT = {"Add", "Convert", "Divide", "Multiply", "Subtract", "Tanh"}
 """Layers between the output matrix and the result: bias, scaling and soft cap of the logits."""
 
 
@@ -186,24 +186,22 @@ class _Graph:
 
     def is_attention_cache(self, state: str) -> bool:
         """Return whether the state read by that layer contains keys or values of an attention."""
-        seen, ahead = {state}, [state]
-        while ahead:
-            for target, port in self.consumers.get(ahead.pop(), []):
-                if self.types[target] == _ATTENTION and port in (1, 2):  # keys and values
-                    return True
-                if self.types[target] in _CACHE_STEPS and target not in seen:
-                    seen.add(target)
-                    ahead.append(target)
-        return False
+        return self._reaches(state, _CACHE_STEPS, {(_ATTENTION, 1), (_ATTENTION, 2)})
 
     def is_output(self, layer: str) -> bool:
         """Return whether a matrix product gives the logits."""
-        ahead = [layer]
+        return self._reaches(layer, _AFTER_OUTPUT, {("Result", 0)})
+
+    def _reaches(self, layer: str, steps: Set[str], ends: Set[tuple[str, int]]) -> bool:
+        """Return whether what a layer returns reaches an end (type and input port), through layers
+        of these types alone."""
+        seen, ahead = {layer}, [layer]
         while ahead:
-            for target, _ in self.consumers.get(ahead.pop(), []):
-                if self.types[target] == "Result":
+            for target, port in self.consumers.get(ahead.pop(), []):
+                if (self.types[target], port) in ends:
                     return True
-                if self.types[target] in _AFTER_OUTPUT:
+                if self.types[target] in steps and target not in seen:
+                    seen.add(target)
                     ahead.append(target)
         return False
 
