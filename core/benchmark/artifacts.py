@@ -122,9 +122,7 @@ def prepare_artifact(
         return _stored(stored)
     original = original_folder(source, settings)
     if original is None and source.kind is SourceKind.HUB:
-        original = fetch_in_process(
-            source, settings=settings, progress=report, cancel=cancel
-        ).folder
+        original = fetch_in_process(source, settings=settings, progress=report, cancel=cancel)
     return _checkpoint(_for_pytorch(source, original))
 
 

@@ -52,19 +52,21 @@ def get(options: argparse.Namespace, settings: Settings) -> int:
     source = ModelStore(settings).resolve(options.model)
     access = _access(options)
     with _reporting(source, settings) as shown:
-        done = fetch_in_process(
+        folder = fetch_in_process(
             source,
             settings=settings,
             access=access,
             progress=shown.progress,
             on_memory=shown.memory,
         )
-    size = folder_bytes(done.folder)
+    size = folder_bytes(folder)
     if options.json:
-        document = {"key": source.key, "folder": str(done.folder), "revision": done.revision}
+        from core.store.hub import completed
+
+        document = {"key": source.key, "folder": str(folder), "revision": completed(folder)}
         print(json.dumps(document | {"bytes": size}, indent=2))
     else:
-        print(f"{source.title}: {bytes_text(size)} in {done.folder}.")
+        print(f"{source.title}: {bytes_text(size)} in {folder}.")
     return 0
 
 

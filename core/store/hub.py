@@ -70,15 +70,6 @@ class HubAccess:
         )
 
 
-@dataclass(frozen=True)
-class Download:
-    """A complete download."""
-
-    folder: Path
-    revision: str
-    """Commit of the hub's repository."""
-
-
 def describe(hub_id: str, access: HubAccess | None = None) -> HubModel:
     """List the files of ``hub_id`` on the hub and read its ``config.json``; download nothing else.
 
@@ -145,8 +136,9 @@ def fetch(
     on_progress: ProgressCallback,
     *,
     access: HubAccess | None = None,
-) -> Download:
-    """Download ``hub_id`` into ``folder``; return at once if the download is complete already.
+) -> str:
+    """Download ``hub_id`` into ``folder``, and return its commit; return it at once if the download
+    is complete already.
 
     The next call resumes a download that failed, or whose process was killed. Checksums reported by
     the hub are verified.
@@ -191,18 +183,18 @@ def fetch(
         mark = {"revision": model.revision, "files": model.files}
         beside.write_text(json.dumps(mark), encoding="utf-8")
         beside.replace(folder / COMPLETE_MARK)
-    return Download(folder, model.revision)
+    return model.revision
 
 
-def completed(folder: Path) -> Download | None:
-    """Return the download in ``folder``, or None if it is not complete."""
+def completed(folder: Path) -> str | None:
+    """Return the commit of the download in ``folder``, or None if it is not complete."""
     try:
         mark = json.loads((folder / COMPLETE_MARK).read_text(encoding="utf-8"))
         files = mark["files"]
         sizes = {name: (folder / name).stat().st_size for name in files}
         if not isinstance(files, list) and sizes != files:  # earlier versions noted no sizes
             return None
-        return Download(folder, str(mark["revision"]))
+        return str(mark["revision"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

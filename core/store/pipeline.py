@@ -30,7 +30,7 @@ from core.store.weights import WeightReport, read_weights
 from core.store.weights_source import find_origin, original_folder, stored_ir
 
 if TYPE_CHECKING:
-    from core.store.hub import Download, HubAccess, HubModel
+    from core.store.hub import HubAccess, HubModel
 
 _LIBRARIES = (
     "torch",
@@ -48,7 +48,7 @@ def download(
     folders: Folders,
     report: ProgressCallback,
     access: HubAccess | None,
-) -> Download:
+) -> str:
     """Do what :func:`core.store.hub.fetch` does, into the home folder.
 
     Blocks while another process downloads the same model, and then returns its result.
@@ -114,7 +114,7 @@ class Conversion:
             if source.model is not None:  # the catalogue knows its shape
                 self._check_room()
             self._check_room(hub.describe(str(source.location), self.access))
-        return download(source, settings, self.folders, self.report, self.access).revision
+        return download(source, settings, self.folders, self.report, self.access)
 
     def _convert(self, origin: Origin, record: SourceRecord) -> StoredModel:
         key, precision = self.source.key, self.precision

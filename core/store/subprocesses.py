@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
@@ -40,7 +41,7 @@ from core.units import bytes_text
 from core.workers.process import Event, WorkerDied, WorkerProcess
 
 if TYPE_CHECKING:
-    from core.store.hub import Download, HubAccess
+    from core.store.hub import HubAccess
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +165,8 @@ def fetch_in_process(
     cancel: threading.Event | None = None,
     on_memory: Callable[[int], None] = lambda resident_bytes: None,
     on_line: Callable[[str], None] = lambda text: None,
-) -> Download:
-    """Download a model from the hub into the home folder, in a child process; convert nothing.
+) -> Path:
+    """Download a model from the hub, in a child process; convert nothing. Return its folder.
 
     A complete download is returned without a child process. Blocks and takes the same arguments as
     :func:`convert_in_process`.
@@ -184,14 +185,12 @@ def fetch_in_process(
             "it to the precision you need."
         )
     folder = settings.downloads_dir / source.key
-    done = hub.completed(folder)
-    if done is None:
+    if hub.completed(folder) is None:
         settings.check_not_kiosk()
         _run_child(source, {"kind": "get"}, settings, access, progress, cancel, on_memory, on_line)
-        done = hub.completed(folder)
-    if done is None:
-        raise HubError(f"{source.title} was removed during the download. Try again.")
-    return done
+        if hub.completed(folder) is None:
+            raise HubError(f"{source.title} was removed during the download. Try again.")
+    return folder
 
 
 def stopped_message(source: Source, settings: Settings) -> str:

@@ -39,10 +39,12 @@ def original_folder(source: Source, settings: Settings) -> Path | None:
         return path if exists else None
     from core.store import hub
 
-    done = hub.completed(settings.downloads_dir / source.key)
-    if done is None or not source.is_gguf:
-        return done.folder if done else None
-    return min(done.folder.rglob("*.gguf"), default=None)  # the first part has the metadata
+    folder = settings.downloads_dir / source.key
+    if hub.completed(folder) is None:
+        return None
+    if source.is_gguf:  # the first part has the metadata
+        return min(folder.rglob("*.gguf"), default=None)
+    return folder
 
 
 def stored_ir(source: Source, precision: Precision, settings: Settings) -> Origin | None:

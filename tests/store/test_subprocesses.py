@@ -267,15 +267,15 @@ def test_stored_model_with_other_settings_is_refused(source: Source, settings: S
 def test_a_model_is_downloaded_and_not_converted(hub: Hub, settings: Settings) -> None:
     steps: list[Progress] = []
     access = HubAccess(endpoint=hub.url)
-    done = fetch_in_process("org/model", settings=settings, access=access, progress=steps.append)
-    assert done == completed(settings.downloads_dir / "org--model")
+    folder = fetch_in_process("org/model", settings=settings, access=access, progress=steps.append)
+    assert folder == settings.downloads_dir / "org--model" and completed(folder)
     assert steps[0].stage is Stage.FETCHING and steps[-1].stage is Stage.DONE
     transfers = [step.transfer for step in steps if step.transfer]
-    size = folder_bytes(done.folder) - (done.folder / COMPLETE_MARK).stat().st_size
+    size = folder_bytes(folder) - (folder / COMPLETE_MARK).stat().st_size
     assert transfers[-1].done == transfers[-1].total == size
     assert not list(settings.models_dir.glob("[!.]*"))
     asked = len(hub.asked)
-    assert fetch_in_process("org/model", settings=settings, access=access) == done
+    assert fetch_in_process("org/model", settings=settings, access=access) == folder
     assert len(hub.asked) == asked
 
 
@@ -304,7 +304,7 @@ def test_a_stopped_download_is_kept_and_resumed(hub: Hub, settings: Settings) ->
     assert completed(folder) is None and folder_bytes(folder) > 20_000
     hub.heal()
     hub.asked.clear()
-    assert fetch_in_process("org/model", settings=settings, access=access).folder == folder
+    assert fetch_in_process("org/model", settings=settings, access=access) == folder
     (again,) = hub.fetched("model.safetensors")
     assert again.range is not None and not again.range.startswith("bytes=0-")
 
