@@ -153,12 +153,12 @@ def single_token_id(tokenizer: Tokenizer, text: str) -> int | None:
     vocabulary = tokenizer.get_vocab()
     if text in vocabulary:
         return vocabulary[text]
-    matches = sorted(
+    alike = (
         token_id
         for token, token_id in vocabulary.items()
         if token.startswith(text) and token.strip() == text
     )
-    return matches[0] if matches else None
+    return min(alike, default=None)
 
 
 def choose_format(key: str, requested: str | None, tokenizer: Tokenizer) -> PromptFormat:

@@ -19,7 +19,7 @@ from core.catalogue import Precision, Shape
 from core.catalogue.shapes import known_shape, parameters_of_config
 from core.errors import CorruptModelError, NotAModelError
 from core.store.model_files import ModelFiles
-from core.store.supported import Selection, check_supported, needed_files
+from core.store.supported import Selection, check_supported
 from core.store.weights import IR_XML
 
 if TYPE_CHECKING:
@@ -132,16 +132,11 @@ def chat_template(folder: Path) -> str:
 
 def check_folder(folder: Path) -> Selection:
     """Return :func:`core.store.supported.check_supported` of the files in a folder."""
-    return check_supported(_model_files(folder))
+    return check_supported(model_files(folder))
 
 
-def needed_paths(folder: Path) -> list[Path]:
-    """Return the files of a folder that a conversion reads; see
-    :func:`core.store.supported.needed_files`."""
-    return [folder / name for name in needed_files(_model_files(folder))]
-
-
-def _model_files(folder: Path) -> ModelFiles:
+def model_files(folder: Path) -> ModelFiles:
+    """Return the files of a folder, and of the folders in it."""
     names = set()
     for path in folder.iterdir():
         if path.is_file():
