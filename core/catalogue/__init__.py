@@ -2,12 +2,7 @@
 
 # ruff: noqa: F401  names for other packages
 
-from core.catalogue.load import (
-    EMBEDDED_DIR,
-    benchmark_shapes,
-    catalogue,
-    published_scores,
-)
+from core.catalogue.load import EMBEDDED_DIR, benchmark_shapes, catalogue, published_scores
 from core.catalogue.model import (
     CatalogueModel,
     Compression,

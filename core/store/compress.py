@@ -33,10 +33,7 @@ _TEXTS_SEED = 7
 
 
 def compress_to_fit(
-    source: Path,
-    target: Path,
-    settings: Compression,
-    texts: tuple[str, ...] = (),
+    source: Path, target: Path, settings: Compression, texts: tuple[str, ...] = ()
 ) -> Compression:
     """Compress the IR in ``source`` and return the settings that were used: for INT4 others than
     given if no layer supports those.
@@ -67,10 +64,7 @@ def compress_to_fit(
 
 
 def compress(
-    source: Path,
-    target: Path,
-    settings: Compression,
-    texts: tuple[str, ...] = (),
+    source: Path, target: Path, settings: Compression, texts: tuple[str, ...] = ()
 ) -> None:
     """Compress the IR in ``source`` and write the result to ``target``.
 

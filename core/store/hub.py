@@ -22,13 +22,7 @@ from core.store.download import Meter, fetch_file
 from core.store.files import free_bytes
 from core.store.gguf.hub_files import GgufChoice
 from core.store.hub_errors import offline_error, readable_errors
-from core.store.hub_listing import (
-    HubModel,
-    Repository,
-    list_files,
-    read_content,
-    request_headers,
-)
+from core.store.hub_listing import HubModel, Repository, list_files, read_content, request_headers
 from core.store.progress import Progress, ProgressCallback, Stage
 from core.store.weights import IR_XML, WeightReport, read_graph
 
@@ -131,11 +125,7 @@ def _read_ir(model: HubModel, access: HubAccess) -> WeightReport | None:
 
 
 def fetch(
-    hub_id: str,
-    folder: Path,
-    on_progress: ProgressCallback,
-    *,
-    access: HubAccess | None = None,
+    hub_id: str, folder: Path, on_progress: ProgressCallback, *, access: HubAccess | None = None
 ) -> str:
     """Download ``hub_id`` into ``folder``, and return its commit; return it at once if the download
     is complete already.

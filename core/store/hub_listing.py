@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import NotAModelError, UnknownModelError
 from core.store.checkpoint import check_not_packed, may_be_packed, tensor_types
 from core.store.download import RemoteFile
-from core.store.gguf.hub_files import (
-    GgufChoice,
-    choices_text,
-    choose,
-    gguf_choices,
-    read_headers,
-)
+from core.store.gguf.hub_files import GgufChoice, choices_text, choose, gguf_choices, read_headers
 from core.store.gguf.summary import GgufSummary, summarise
 from core.store.model_files import ModelFiles
 from core.store.supported import check_kind, check_supported, has_whole_model

@@ -32,14 +32,7 @@ from core.store.weights_source import find_origin, original_folder, stored_ir
 if TYPE_CHECKING:
     from core.store.hub import HubAccess, HubModel
 
-_LIBRARIES = (
-    "torch",
-    "transformers",
-    "optimum-intel",
-    "openvino",
-    "openvino-tokenizers",
-    "nncf",
-)
+_LIBRARIES = ("torch", "transformers", "optimum-intel", "openvino", "openvino-tokenizers", "nncf")
 
 
 def download(

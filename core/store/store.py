@@ -17,18 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.catalogue import (
-    DEFAULT_PRECISION,
-    Compression,
-    Precision,
-    catalogue,
-)
-from core.errors import (
-    CorruptModelError,
-    ModelBusyError,
-    PaddockError,
-    UnknownModelError,
-)
+from core.catalogue import DEFAULT_PRECISION, Compression, Precision, catalogue
+from core.errors import CorruptModelError, ModelBusyError, PaddockError, UnknownModelError
 from core.remotes import is_remote, split_name
 from core.settings import Settings
 from core.store import resolver

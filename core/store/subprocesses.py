@@ -17,23 +17,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from core.catalogue import Compression, Precision
-from core.errors import (
-    ConversionError,
-    CorruptModelError,
-    HubError,
-    StoppedError,
-    UserError,
-)
+from core.errors import ConversionError, CorruptModelError, HubError, StoppedError, UserError
 from core.settings import Settings
 from core.store.files import folder_bytes
 from core.store.genai_check import is_current, known_check
 from core.store.manifest import GenAICheck, GenAIOutcome
-from core.store.progress import (
-    Progress,
-    ProgressCallback,
-    Stage,
-    ignore_progress,
-)
+from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
 from core.store.resolver import Source, SourceKind
 from core.store.store import ModelStore
 from core.store.stored import StoredModel
@@ -146,8 +135,7 @@ def with_genai_check(
         request = {"kind": "check", "folder": str(stored.folder), "settings": _plain(settings)}
         with WorkerProcess(_WORKER, request) as child, suppress(WorkerDied):
             child.follow(
-                cancel=cancel or threading.Event(),
-                stopped="Stopped. No incomplete model was kept.",
+                cancel=cancel or threading.Event(), stopped="Stopped. No incomplete model was kept."
             )
         check = known_check(stored.folder, results_file)
     if check is None:

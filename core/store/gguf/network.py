@@ -174,9 +174,7 @@ class _Builder:
         constant = ops.constant(frequencies.reshape(1, half, 1).astype(np.float32))
         places = ops.convert(ops.unsqueeze(position_ids, _ints(1)), "f32")
         spread = ops.broadcast(
-            constant,
-            ops.concat([self.batch, _ints([1, 1])], 0),
-            broadcast_spec="BIDIRECTIONAL",
+            constant, ops.concat([self.batch, _ints([1, 1])], 0), broadcast_spec="BIDIRECTIONAL"
         )
         angles = ops.transpose(ops.matmul(spread, places, False, False), _ints([0, 2, 1], "int32"))
         both = ops.concat([angles, angles], -1)
@@ -199,8 +197,7 @@ class _Builder:
         info.variable_id = f"past_key_values.{layer}.{what}present.{layer}.{what}"
         variable = Variable(info)
         empty = ops.broadcast(
-            ops.constant(np.float32(0)),
-            ops.concat([self.batch, _ints([heads, 0, width])], 0),
+            ops.constant(np.float32(0)), ops.concat([self.batch, _ints([heads, 0, width])], 0)
         )
         past = ops.gather(ops.read_value(empty, variable), self.beam_idx, _ints(0))
         whole = ops.concat([past, now], 2)
