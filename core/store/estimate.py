@@ -66,21 +66,14 @@ _LIBRARY_SECONDS = 8.0
 """Time to load the libraries and the tokenizer."""
 
 _SECONDS_PER_BILLION = {
-    Precision.FP32: 14.0,
-    Precision.FP16: 10.0,
-    Precision.INT8: 14.5,
-    Precision.INT4: 17.5,
-    Precision.STORED: 10.0,
+    Precision.FP32: (14.0, 2.0),
+    Precision.FP16: (10.0, 3.0),
+    Precision.INT8: (14.5, 7.0),
+    Precision.INT4: (17.5, 9.0),
+    Precision.STORED: (10.0, 2.0),
 }
-"""Default rates for a checkpoint, measured with 2.8 B parameters, two cores, local SSD."""
-
-_SECONDS_PER_BILLION_FROM_IR = {
-    Precision.FP32: 2.0,
-    Precision.FP16: 3.0,
-    Precision.INT8: 7.0,
-    Precision.INT4: 9.0,
-    Precision.STORED: 2.0,
-}
+"""Default rates for a checkpoint and for an IR, measured with 2.8 B parameters, two cores, local
+SSD."""
 
 _DEQUANTISING_SECONDS_PER_BILLION = 6.0
 """Additional time if the weights of a GGUF file are not kept as stored."""
@@ -321,10 +314,9 @@ def remaining_bytes(source: Source, origin: Origin, settings: Settings) -> int:
 
 def _seconds(origin: Origin, precision: Precision, int4: Int4Settings) -> float:
     kept, billions = precision is Precision.STORED, origin.parameters / 1e9
-    rates = _SECONDS_PER_BILLION
-    if origin.is_ir or (origin.is_gguf and not kept):
-        rates = _SECONDS_PER_BILLION_FROM_IR
-    seconds = _LIBRARY_SECONDS + rates[precision.base] * billions
+    from_checkpoint, from_ir = _SECONDS_PER_BILLION[precision.base]
+    like_ir = origin.is_ir or (origin.is_gguf and not kept)
+    seconds = _LIBRARY_SECONDS + (from_ir if like_ir else from_checkpoint) * billions
     if origin.is_gguf and not kept:
         seconds += _DEQUANTISING_SECONDS_PER_BILLION * billions
     if precision.int4 and int4.scale_estimation:
