@@ -102,7 +102,7 @@ def test_npu_weights_are_created_once_and_the_stored_model_is_kept(
     before = state_of(mine.folder)
     first = ask(engine, ON_NPU)
     assert first.answer.error is None
-    assert loaded(engine, ON_NPU).int4_requested == npu_int4()
+    assert loaded(engine, ON_NPU).compression == npu_int4()
     assert made_for_npu(engine) == [loaded(engine, ON_NPU).folder]
     assert state_of(mine.folder) == before and len(engine.store.list()) == 2
 
@@ -130,7 +130,9 @@ def test_benchmark_reuses_npu_weights_of_an_answer(engine: Engine, monkeypatch: 
 def test_stored_model_with_npu_settings_is_used_directly(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ):
-    stored = engine.store.ensure(engine.store.resolve(SMALL), Precision.INT4, int4=npu_int4())
+    stored = engine.store.ensure(
+        engine.store.resolve(SMALL), Precision.INT4, compression=npu_int4()
+    )
     nothing_is_made(monkeypatch)
     assert ask(engine, ON_NPU).answer.error is None
     assert loaded(engine, ON_NPU).folder == stored.folder
@@ -198,7 +200,7 @@ def elsewhere(tmp_path: Path) -> ModelStore:
 def test_int4_model_with_npu_settings_is_imported_once(
     engine: Engine, elsewhere: ModelStore, monkeypatch: pytest.MonkeyPatch
 ):
-    came = elsewhere.ensure(elsewhere.resolve(SMALL), Precision.INT4, int4=npu_int4())
+    came = elsewhere.ensure(elsewhere.resolve(SMALL), Precision.INT4, compression=npu_int4())
     (came.folder / "paddock.json").unlink()
     on_npu = replace(ON_NPU, model=str(came.folder))
     first = ask(engine, on_npu)

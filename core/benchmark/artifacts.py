@@ -30,7 +30,7 @@ from core.store import (
     fetch_in_process,
     resolve,
 )
-from core.store.checkpoint import context_length, inspect_checkpoint, is_ir
+from core.store.checkpoint import context_length, inspect_checkpoint, is_ir, read_json
 from core.store.files import folder_bytes
 from core.store.npu import ensure_weights, find_weights
 from core.store.weights_source import original_folder
@@ -122,9 +122,7 @@ def prepare_artifact(
         return _stored(stored)
     original = original_folder(source, settings)
     if original is None and source.kind is SourceKind.HUB:
-        original = fetch_in_process(
-            source, settings=settings, progress=report, cancel=cancel
-        ).folder
+        original = fetch_in_process(source, settings=settings, progress=report, cancel=cancel)
     return _checkpoint(_for_pytorch(source, original))
 
 
@@ -194,9 +192,9 @@ def _for_pytorch(source: Source, folder: Path | None) -> Path:
 
 
 def _checkpoint(folder: Path) -> PreparedArtifact:
-    info = inspect_checkpoint(folder)
-    weights = sum(path.stat().st_size for path in info.weight_files)
-    return PreparedArtifact(folder, folder_bytes(folder), weights, context_length(info.config))
+    weights = inspect_checkpoint(folder).weight_bytes
+    positions = context_length(read_json(folder / "config.json"))
+    return PreparedArtifact(folder, folder_bytes(folder), weights, positions)
 
 
 def _stored(stored: StoredModel) -> PreparedArtifact:

@@ -26,8 +26,9 @@ from core.hardware.devices import host_facts
 from core.inference.engine import Engine
 from core.runtimes.spec import DEFAULT_RUNTIME
 from core.store import StoredModel
+from core.store.checkpoint import Origin
 from core.store.estimate import stored_token_bytes, token_bytes
-from core.store.weights_source import Origin, of_stored
+from core.store.weights_source import of_stored
 
 log = logging.getLogger(__name__)
 

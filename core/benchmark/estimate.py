@@ -23,9 +23,10 @@ from core.errors import PaddockError
 from core.hardware.cgroups import usable_processors
 from core.settings import Settings
 from core.store import ModelStore
+from core.store.checkpoint import Origin
 from core.store.estimate import remaining_bytes, result_bytes, scratch_bytes
 from core.store.files import free_bytes
-from core.store.weights_source import Origin, find_origin
+from core.store.weights_source import find_origin
 from core.units import bytes_text
 
 BANDWIDTH = 25e9

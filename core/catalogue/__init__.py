@@ -1,13 +1,11 @@
 """Catalogue of known models: prompt format, licence, shape, sampling, scores, INT4 settings."""
 
-from core.catalogue.load import (
-    EMBEDDED_DIR,
-    benchmark_shapes,
-    catalogue,
-    published_scores,
-)
+# ruff: noqa: F401  names for other packages
+
+from core.catalogue.load import EMBEDDED_DIR, benchmark_shapes, catalogue, published_scores
 from core.catalogue.model import (
     CatalogueModel,
+    Compression,
     Int4Settings,
     Int8Settings,
     PackageFile,
@@ -23,24 +21,3 @@ from core.catalogue.precision import (
     Precision,
 )
 from core.catalogue.recipes import int4_settings, npu_int4
-
-__all__ = [
-    "CONVERTED_PRECISIONS",
-    "DEFAULT_PRECISION",
-    "EMBEDDED_DIR",
-    "INT4_RECIPES",
-    "MAIN_PRECISIONS",
-    "CatalogueModel",
-    "Int4Settings",
-    "Int8Settings",
-    "PackageFile",
-    "Precision",
-    "RecommendedSampling",
-    "Shape",
-    "Thinking",
-    "benchmark_shapes",
-    "catalogue",
-    "int4_settings",
-    "npu_int4",
-    "published_scores",
-]

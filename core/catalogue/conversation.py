@@ -126,9 +126,11 @@ def render_conversation(
             lost = _lost(render, form)
             if not lost:
                 return render(form)
-            problems.append(f"leaves out {_named(form, lost)}")
+            named = [f"message {index + 1} ({form[index].role.value})" for index in lost]
+            problems.append(f"leaves out {' and '.join(named)}")
         except _TemplateError as error:
-            problems.append(f"rejects the messages {_roles(form)} ({error})")
+            roles = ", ".join(turn.role.value for turn in form)
+            problems.append(f"rejects the messages {roles} ({error})")
     advice = "Start a new conversation, or send fewer messages."
     if len(turns) == 1:
         advice = "Change the message, or choose another model."
@@ -274,11 +276,3 @@ def _rendered(
     except Exception as error:  # a template can raise whatever Python's operators raise
         reason = " ".join(f"{error}".split()) or type(error).__name__
         raise _TemplateError(reason.rstrip(".")) from error
-
-
-def _roles(turns: Sequence[Turn]) -> str:
-    return ", ".join(turn.role.value for turn in turns)
-
-
-def _named(turns: Sequence[Turn], lost: Sequence[int]) -> str:
-    return " and ".join(f"message {index + 1} ({turns[index].role.value})" for index in lost)

@@ -45,8 +45,13 @@ def published_scores() -> dict[str, dict[str, float]]:
 
 
 @cache
+def read_toml(name: str) -> dict[str, Any]:
+    """Return the content of a TOML file of this package."""
+    return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
 def _toml() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("models.toml").read_text(encoding="utf-8"))
+    return read_toml("models.toml")
 
 
 def _fields(key: str, row: dict[str, Any]) -> dict[str, Any]:

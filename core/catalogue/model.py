@@ -57,6 +57,15 @@ class Int8Settings:
     symmetric: bool = False
     """No zero point: a little faster on some devices, a little less accurate."""
 
+    @property
+    def text(self) -> str:
+        """``symmetric`` or ``asymmetric``."""
+        return "symmetric" if self.symmetric else "asymmetric"
+
+
+Compression = Int4Settings | Int8Settings
+"""Settings of NNCF, for a recipe of INT4 or for INT8."""
+
 
 @dataclass(frozen=True)
 class Shape:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+
+from core.catalogue.load import read_toml
 
 CATEGORIES = (
     "open_qa",
@@ -20,8 +20,6 @@ CATEGORIES = (
 
 TITLE_LENGTH = 28
 """Characters that fit on one line of a pill button."""
-
-_FILE = Path(__file__).with_name("presets.toml")
 
 
 @dataclass(frozen=True)
@@ -40,5 +38,4 @@ class Preset:
 @cache
 def presets() -> tuple[Preset, ...]:
     """Return all presets in display order."""
-    rows = tomllib.loads(_FILE.read_text(encoding="utf-8"))["preset"]
-    return tuple(Preset(**row) for row in rows)
+    return tuple(Preset(**row) for row in read_toml("presets.toml")["preset"])

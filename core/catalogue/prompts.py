@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -20,7 +18,7 @@ from core.catalogue.conversation import (
     render_conversation,
     turn_end,
 )
-from core.catalogue.load import catalogue
+from core.catalogue.load import catalogue, read_toml
 from core.errors import OptionError, PromptFormatError
 
 CHOOSABLE_FORMATS = ("dolly", "alpaca", "plain")
@@ -155,12 +153,12 @@ def single_token_id(tokenizer: Tokenizer, text: str) -> int | None:
     vocabulary = tokenizer.get_vocab()
     if text in vocabulary:
         return vocabulary[text]
-    matches = sorted(
+    alike = (
         token_id
         for token, token_id in vocabulary.items()
         if token.startswith(text) and token.strip() == text
     )
-    return matches[0] if matches else None
+    return min(alike, default=None)
 
 
 def choose_format(key: str, requested: str | None, tokenizer: Tokenizer) -> PromptFormat:
@@ -198,8 +196,7 @@ def prompt_format(name: str) -> PromptFormat:
 @cache
 def prompt_formats() -> dict[str, PromptFormat]:
     """Return all formats of ``prompts.toml`` by name, in the file's order."""
-    rows = tomllib.loads(Path(__file__).with_name("prompts.toml").read_text(encoding="utf-8"))
-    named = {name: {"name": name} | row for name, row in rows.items()}
+    named = {name: {"name": name} | row for name, row in read_toml("prompts.toml").items()}
     return TypeAdapter(dict[str, PromptFormat]).validate_python(named)
 
 

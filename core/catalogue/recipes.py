@@ -7,12 +7,10 @@ the least in our measurements (docs/results.md). Scale estimation takes minutes.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from typing import Any
 
+from core.catalogue.load import read_toml
 from core.catalogue.model import CatalogueModel, Int4Settings
 from core.catalogue.precision import Precision
 
@@ -41,12 +39,13 @@ def int4_settings(
         name: its Hugging Face id, or the name of its folder, if it has no row.
         parameters: their number, if it has no row; None: unknown.
     """
+    own = _settings("int4")
     if precision is Precision.INT4_GROUP128:
-        return _own()["group128"]
+        return own["group128"]
     if precision is Precision.INT4_NPU:
         return npu_int4()
     if precision is Precision.INT4_DEMO:
-        return row.demo_int4 if row is not None and row.demo_int4 is not None else _own()["demo"]
+        return (row and row.demo_int4) or own["demo"]
     if row is not None:
         name, parameters = row.hub_id or row.key, row.parameters
     found = own_int4(name)
@@ -54,7 +53,7 @@ def int4_settings(
         found = replace(found, scale_estimation=False)
     else:
         small = parameters is not None and parameters < SMALL_MODEL
-        found = _own()["small" if small else "group128"]
+        found = own["small" if small else "group128"]
         if small and parameters < TINY_MODEL:
             found = replace(found, scale_estimation=False)
     return replace(found, scale_estimation=True) if precision is Precision.INT4_SCALE else found
@@ -67,7 +66,7 @@ def own_int4(name: str) -> Int4Settings | None:
         name: Hugging Face id or key, or the name of a folder, which is compared with the last part
             of the ids.
     """
-    rows = _rows()
+    rows = _settings("optimum-intel", "paddock")
     return rows.get(name.lower()) or next(
         (found for key, found in rows.items() if key.rpartition("/")[2] == name.lower()), None
     )
@@ -114,23 +113,14 @@ def recipe_note(precision: Precision, settings: Int4Settings, name: str) -> str:
     )
 
 
-@cache
 def npu_int4() -> Int4Settings:
     """Return the INT4 settings of any model that runs on an NPU."""
-    return _own()["npu"]
+    return _settings("int4")["npu"]
 
 
 @cache
-def _own() -> dict[str, Int4Settings]:
-    return {name: Int4Settings(**row) for name, row in _toml()["int4"].items()}
-
-
-@cache
-def _rows() -> dict[str, Int4Settings]:
-    rows = _toml()["optimum-intel"] | _toml()["paddock"]
+def _settings(*tables: str) -> dict[str, Int4Settings]:
+    """Return the rows of these tables of ``recipes.toml`` by name in lower case."""
+    found = read_toml("recipes.toml")
+    rows = {name: row for table in tables for name, row in found[table].items()}
     return {name.lower(): Int4Settings(**row) for name, row in rows.items()}
-
-
-@cache
-def _toml() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("recipes.toml").read_text(encoding="utf-8"))

@@ -52,19 +52,21 @@ def get(options: argparse.Namespace, settings: Settings) -> int:
     source = ModelStore(settings).resolve(options.model)
     access = _access(options)
     with _reporting(source, settings) as shown:
-        done = fetch_in_process(
+        folder = fetch_in_process(
             source,
             settings=settings,
             access=access,
             progress=shown.progress,
             on_memory=shown.memory,
         )
-    size = folder_bytes(done.folder)
+    size = folder_bytes(folder)
     if options.json:
-        document = {"key": source.key, "folder": str(done.folder), "revision": done.revision}
+        from core.store.hub import completed
+
+        document = {"key": source.key, "folder": str(folder), "revision": completed(folder)}
         print(json.dumps(document | {"bytes": size}, indent=2))
     else:
-        print(f"{source.title}: {bytes_text(size)} in {done.folder}.")
+        print(f"{source.title}: {bytes_text(size)} in {folder}.")
     return 0
 
 
@@ -76,7 +78,8 @@ def convert(options: argparse.Namespace, settings: Settings) -> int:
     precision = _chosen_precision(options) or store.default_precision(
         options.model, ask_hub=True, access=access
     )
-    int4, int8 = _int4(options, source, precision, settings), _int8(options, precision)
+    int4 = _int4(options, source, precision, settings)
+    int8 = _int8(options, precision)
     if store.get(source, precision) is None:
         needs = _estimate(source, precision, settings, int4, access)
         speed = _speed_text(source, precision, settings, int4)
@@ -89,8 +92,7 @@ def convert(options: argparse.Namespace, settings: Settings) -> int:
             source,
             precision,
             settings=settings,
-            int4=int4,
-            int8=int8,
+            compression=int4 or int8,
             access=access,
             progress=shown.progress,
             on_memory=shown.memory,
@@ -291,11 +293,11 @@ def _tell_ready(source: Source, access: HubAccess | None) -> None:
         ready = find_ready(str(source.location), access)
     except PaddockError:  # the download will tell
         return
-    for each in ready:
+    for precision, hub in ready.items():
         print(
-            f"{each.hub.hub_id} has {each.precision.label} weights ready, "
-            f"{bytes_text(each.hub.total_bytes)} and no conversion. To take them, stop and run "
-            f"`python -m core convert {each.hub.hub_id} --precision {each.precision.value}`.",
+            f"{hub.hub_id} has {precision.label} weights ready, {bytes_text(hub.total_bytes)} and "
+            "no conversion. To take them, stop and run "
+            f"`python -m core convert {hub.hub_id} --precision {precision.value}`.",
             file=sys.stderr,
             flush=True,
         )

@@ -10,16 +10,20 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from core.catalogue import Precision
-from core.catalogue.shapes import parameters_of_config
+from core.catalogue import Precision, Shape
+from core.catalogue.shapes import known_shape, parameters_of_config
 from core.errors import CorruptModelError, NotAModelError
 from core.store.model_files import ModelFiles
-from core.store.supported import Selection, check_supported, needed_files
+from core.store.supported import Selection, check_supported
 from core.store.weights import IR_XML
+
+if TYPE_CHECKING:
+    from core.store.manifest import Manifest
 
 TORCH_DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 LARGE_MODEL = 1_000_000_000
@@ -37,18 +41,52 @@ quantised: masks and index tables."""
 
 
 @dataclass(frozen=True)
-class CheckpointInfo:
-    """Description of a PyTorch checkpoint."""
+class Origin:
+    """Source weights of a conversion."""
 
-    folder: Path
-    config: dict[str, Any]
-    weight_files: tuple[Path, ...]
-    safetensors: bool
-    """False for ``pytorch_model.bin``, which is a pickle file."""
-    dtype: str
-    """Name of the ``torch`` dtype of most weights."""
     parameters: int
-    """Exact for safetensors; estimated from the file size otherwise."""
+    """Exact for safetensors, IR and GGUF; estimated from the file size otherwise."""
+    weight_bytes: int
+    """Size of the weight files."""
+    shape: Shape | None
+    """None if the configuration does not specify all sizes."""
+    folder: Path | None = None
+    """Folder, or the file of a GGUF model; None if it is still to be downloaded."""
+    weight_files: tuple[Path, ...] = ()
+    """Of a PyTorch checkpoint: safetensors, or pickle files (``pytorch_model.bin``)."""
+    is_ir: bool = False
+    """True for an OpenVINO IR, False for a PyTorch checkpoint or a GGUF file."""
+    is_gguf: bool = False
+    precision: Precision | None = None
+    """Of the weights of an IR or GGUF file; None for others such as BF16, and for a checkpoint."""
+    dtype: str = ""
+    """Name of the ``torch`` dtype of most weights of a checkpoint; unused for an IR."""
+    kept: bool = True
+    """Whether the weights can be kept as stored: those of an IR, and of some GGUF files."""
+    formats: dict[str, int] = field(default_factory=dict)
+    """Parameters of an IR by format; empty for others."""
+    fetch_bytes: int = 0
+    """Size of the whole download, including files from an earlier attempt."""
+    manifest: Manifest | None = field(default=None, repr=False)
+    """Of the stored model, if this is one; None for the original."""
+
+    def load_dtype(self, precision: Precision) -> str:
+        """Return the name of the ``torch`` dtype in which a checkpoint is loaded for a precision.
+
+        For FP16 it is FP16: ``save_model(compress_to_fp16=True)`` would also round the rotary
+        frequencies and so shift positions late in a long text.
+        """
+        if precision is Precision.FP32:
+            return "float32"
+        if precision is Precision.FP16:
+            return "float16"
+        if self.dtype in ("float16", "bfloat16"):
+            return self.dtype
+        return "float16" if self.parameters > LARGE_MODEL else "float32"
+
+    def loaded_bytes(self, precision: Precision) -> int:
+        """Return the size of a checkpoint's weights in that dtype."""
+        return self.parameters * TORCH_DTYPE_BYTES[self.load_dtype(precision)]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -60,14 +98,14 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CorruptModelError(
-            f"{path.name} in {path.parent} cannot be read ({error}). Download or copy it again."
-        ) from error
+        raise _damaged(path, f"cannot be read ({error})") from error
     if not isinstance(content, dict):
-        raise CorruptModelError(
-            f"{path.name} in {path.parent} is not a JSON object. Download or copy it again."
-        )
+        raise _damaged(path, "is not a JSON object")
     return content
+
+
+def _damaged(path: Path, what: str) -> CorruptModelError:
+    return CorruptModelError(f"{path.name} in {path.parent} {what}. Download or copy it again.")
 
 
 def is_ir(folder: Path) -> bool:
@@ -94,23 +132,21 @@ def chat_template(folder: Path) -> str:
 
 def check_folder(folder: Path) -> Selection:
     """Return :func:`core.store.supported.check_supported` of the files in a folder."""
-    return check_supported(_model_files(folder))
+    return check_supported(model_files(folder))
 
 
-def needed_paths(folder: Path) -> list[Path]:
-    """Return the files of a folder that a conversion reads; see
-    :func:`core.store.supported.needed_files`."""
-    return [folder / name for name in needed_files(_model_files(folder))]
-
-
-def _model_files(folder: Path) -> ModelFiles:
+def model_files(folder: Path) -> ModelFiles:
+    """Return the files of a folder, and of the folders in it."""
     names = set()
     for path in folder.iterdir():
         if path.is_file():
             names.add(path.name)
         elif path.is_dir():
             names.add(f"{path.name}/")
-            names |= {f"{path.name}/{inner.name}" for inner in _files(path)}
+            with suppress(OSError):  # not readable, and no model needs it
+                names |= {
+                    f"{path.name}/{inner.name}" for inner in path.iterdir() if inner.is_file()
+                }
     return ModelFiles(
         str(folder),
         frozenset(names),
@@ -118,13 +154,6 @@ def _model_files(folder: Path) -> ModelFiles:
         card=lambda: _card(folder / "README.md"),
         ir_first=True,
     )
-
-
-def _files(folder: Path) -> list[Path]:
-    try:
-        return [path for path in folder.iterdir() if path.is_file()]
-    except OSError:  # not readable, and no model needs it
-        return []
 
 
 def _card(path: Path) -> dict[str, Any]:
@@ -139,7 +168,7 @@ def _card(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def inspect_checkpoint(folder: Path) -> CheckpointInfo:
+def inspect_checkpoint(folder: Path) -> Origin:
     """Describe the PyTorch checkpoint in ``folder``.
 
     Raises:
@@ -149,17 +178,26 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
     selection = check_folder(folder)
     config = selection.config or {}
     paths = tuple(folder / name for name in selection.weights)
+    size = sum(path.stat().st_size for path in paths)
     if selection.safetensors:
         types: Counter[str] = Counter()
         for path in paths:
             types.update(_safetensors_types(path))
         check_not_packed(folder, types)
         common = types.most_common(1)[0][0] if types else "F32"
-        dtype = _SAFETENSORS_DTYPES.get(common, "float32")
-        return CheckpointInfo(folder, config, paths, True, dtype, sum(types.values()))
-    size = sum(path.stat().st_size for path in paths)
-    dtype = dtype_of(config, size)
-    return CheckpointInfo(folder, config, paths, False, dtype, size // TORCH_DTYPE_BYTES[dtype])
+        dtype, parameters = _SAFETENSORS_DTYPES.get(common, "float32"), types.total()
+    else:
+        dtype = dtype_of(config, size)
+        parameters = size // TORCH_DTYPE_BYTES[dtype]
+    return Origin(
+        folder=folder,
+        weight_files=paths,
+        weight_bytes=size,
+        parameters=parameters,
+        dtype=dtype,
+        shape=known_shape(config),
+        kept=False,
+    )
 
 
 def check_not_packed(name: Path | str, types: Mapping[str, int]) -> None:
@@ -196,24 +234,6 @@ def dtype_of(config: dict[str, Any], weight_bytes: int) -> str:
     return "float32" if wide else "float16"
 
 
-def load_dtype(dtype: str, parameters: int, precision: Precision) -> str:
-    """Return the name of the ``torch`` dtype in which a checkpoint is loaded for a precision.
-
-    For FP16 it is FP16: ``save_model(compress_to_fp16=True)`` would also round the rotary
-    frequencies and so shift positions late in a long text.
-
-    Args:
-        dtype: of its files.
-    """
-    if precision is Precision.FP32:
-        return "float32"
-    if precision is Precision.FP16:
-        return "float16"
-    if dtype in ("float16", "bfloat16"):
-        return dtype
-    return "float16" if parameters > LARGE_MODEL else "float32"
-
-
 def tensor_types(header: Mapping[str, Any]) -> Counter[str]:
     """Count the parameters of a safetensors header by dtype, without biases: GPT-2 and its
     successors store their masks of bytes as such.
@@ -240,8 +260,5 @@ def _safetensors_types(path: Path) -> Counter[str]:
                 for name, each in tensors.items()
             }
     except (OSError, SafetensorError) as error:
-        raise CorruptModelError(
-            f"{path.name} in {path.parent} is truncated or damaged ({error}). Download or copy it "
-            "again."
-        ) from error
+        raise _damaged(path, f"is truncated or damaged ({error})") from error
     return tensor_types(header)

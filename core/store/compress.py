@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.catalogue import Int4Settings, Int8Settings
+from core.catalogue import Compression, Int8Settings
 from core.errors import ConversionError
 from core.hardware.memory import mapped_files_released
 from core.store.estimate import SMALLEST_GROUP
@@ -33,11 +33,8 @@ _TEXTS_SEED = 7
 
 
 def compress_to_fit(
-    source: Path,
-    target: Path,
-    settings: Int4Settings | Int8Settings,
-    texts: tuple[str, ...] = (),
-) -> Int4Settings | Int8Settings:
+    source: Path, target: Path, settings: Compression, texts: tuple[str, ...] = ()
+) -> Compression:
     """Compress the IR in ``source`` and return the settings that were used: for INT4 others than
     given if no layer supports those.
 
@@ -67,10 +64,7 @@ def compress_to_fit(
 
 
 def compress(
-    source: Path,
-    target: Path,
-    settings: Int4Settings | Int8Settings,
-    texts: tuple[str, ...] = (),
+    source: Path, target: Path, settings: Compression, texts: tuple[str, ...] = ()
 ) -> None:
     """Compress the IR in ``source`` and write the result to ``target``.
 

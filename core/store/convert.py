@@ -21,10 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from core.catalogue import Int4Settings, Int8Settings, Precision, RecommendedSampling
+from core.catalogue import Compression, Int4Settings, Precision, RecommendedSampling
 from core.errors import ConversionError, CorruptModelError, NotAModelError
 from core.store.architectures import WITHOUT_VERSION_LIMIT
-from core.store.checkpoint import CheckpointInfo, inspect_checkpoint, is_ir, load_dtype
+from core.store.checkpoint import Origin, inspect_checkpoint, is_ir
 from core.store.compress import compress_to_fit, generate_texts
 from core.store.formats import mix_text
 from core.store.library_env import (
@@ -72,10 +72,10 @@ def convert(
     source: Path,
     work: Path,
     precision: Precision,
-    settings: Int4Settings | Int8Settings | None,
+    settings: Compression | None,
     on_progress: ProgressCallback,
     sampling: RecommendedSampling | None = None,
-) -> tuple[Int4Settings | Int8Settings | None, GgufRecord | None]:
+) -> tuple[Compression | None, GgufRecord | None]:
     """Convert a checkpoint's or an IR's folder, or a GGUF file, into ``work/model``.
 
     The weights of an IR are only compressed or, from FP32 to FP16, rounded. Those of a GGUF file
@@ -141,12 +141,12 @@ def convert(
 
 
 def _export_checkpoint(
-    info: CheckpointInfo, precision: Precision, target: Path, on_progress: ProgressCallback
+    origin: Origin, precision: Precision, target: Path, on_progress: ProgressCallback
 ) -> None:
     load_libraries()
-    tokenizer = load_tokenizer(info.folder)
+    tokenizer = load_tokenizer(origin.folder)
     on_progress(Progress(Stage.EXPORTING, "Reading the checkpoint.", 0.1))
-    model = _load_model(info, precision)
+    model = _load_model(origin, precision)
     on_progress(Progress(Stage.EXPORTING, "Exporting to OpenVINO.", 0.3))
     with as_conversion_error("Export to OpenVINO"):
         export(model, tokenizer, target)
@@ -244,41 +244,42 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def _load_model(info: CheckpointInfo, precision: Precision) -> Any:
+def _load_model(origin: Origin, precision: Precision) -> Any:
     import pickle
 
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    safetensors = origin.weight_files[0].suffix == ".safetensors"
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
-            info.folder,
+            origin.folder,
             output_loading_info=True,
-            dtype=getattr(torch, load_dtype(info.dtype, info.parameters, precision)),
-            use_safetensors=info.safetensors,
+            dtype=getattr(torch, origin.load_dtype(precision)),
+            use_safetensors=safetensors,
             weights_only=True,
             trust_remote_code=False,
             local_files_only=True,
         )
     except (pickle.UnpicklingError, EOFError) as error:
-        raise _unreadable_pickle(info, error) from error
+        raise _unreadable_pickle(origin, error) from error
     except (SafetensorError, OSError, *LIBRARY_ERRORS) as error:
-        if not info.safetensors and "weights_only" in str(error).lower():
-            raise _unreadable_pickle(info, error) from error
+        if not safetensors and "weights_only" in str(error).lower():
+            raise _unreadable_pickle(origin, error) from error
         raise CorruptModelError(
-            f"The checkpoint in {info.folder} cannot be loaded ({one_line(error)}). Download or "
+            f"The checkpoint in {origin.folder} cannot be loaded ({one_line(error)}). Download or "
             "copy it again."
         ) from error
     if loading["missing_keys"]:  # transformers initialises them with random numbers
         raise CorruptModelError(
-            f"The checkpoint in {info.folder} lacks the weight {min(loading['missing_keys'])}. "
+            f"The checkpoint in {origin.folder} lacks the weight {min(loading['missing_keys'])}. "
             "Download or copy it again."
         )
     unexpected = [key for key in loading["unexpected_keys"] if not _NOT_WEIGHTS.search(key)]
     if unexpected:
         raise NotAModelError(
-            f"The checkpoint in {info.folder} has the weight {min(unexpected)}, which the "
+            f"The checkpoint in {origin.folder} has the weight {min(unexpected)}, which the "
             f"architecture {model.config.model_type!r} in its config.json does not have. Choose "
             "the original model, or one whose architecture is part of transformers."
         )
@@ -292,17 +293,17 @@ def _load_model(info: CheckpointInfo, precision: Precision) -> Any:
     return model.eval()
 
 
-def _unreadable_pickle(info: CheckpointInfo, error: Exception) -> Exception:
+def _unreadable_pickle(origin: Origin, error: Exception) -> Exception:
     """Return the error for a pickle that would run code, or for one that is damaged."""
-    names = ", ".join(path.name for path in info.weight_files)
+    names = ", ".join(path.name for path in origin.weight_files)
     text = str(error)
     if "Unsupported global" in text or "weights_only" in text.lower():
         return NotAModelError(
-            f"{names} in {info.folder} contains Python objects other than weights, which could "
+            f"{names} in {origin.folder} contains Python objects other than weights, which could "
             "run code when loaded, so it was not loaded. Use a safetensors version of the model."
         )
     return CorruptModelError(
-        f"{names} in {info.folder} cannot be read ({one_line(error)}). Download or copy it again."
+        f"{names} in {origin.folder} cannot be read ({one_line(error)}). Download or copy it again."
     )
 
 

@@ -15,10 +15,10 @@ from core.catalogue.shapes import active_share
 from core.errors import DiskFullError, NotEnoughMemoryError
 from core.hardware.devices import available_memory_bytes
 from core.settings import Settings
-from core.store.checkpoint import TORCH_DTYPE_BYTES, load_dtype
+from core.store.checkpoint import Origin
 from core.store.files import folder_bytes, free_bytes
 from core.store.resolver import Source, SourceKind
-from core.store.weights_source import Origin, find_origin
+from core.store.weights_source import find_origin
 from core.units import bytes_text
 
 if TYPE_CHECKING:
@@ -66,21 +66,14 @@ _LIBRARY_SECONDS = 8.0
 """Time to load the libraries and the tokenizer."""
 
 _SECONDS_PER_BILLION = {
-    Precision.FP32: 14.0,
-    Precision.FP16: 10.0,
-    Precision.INT8: 14.5,
-    Precision.INT4: 17.5,
-    Precision.STORED: 10.0,
+    Precision.FP32: (14.0, 2.0),
+    Precision.FP16: (10.0, 3.0),
+    Precision.INT8: (14.5, 7.0),
+    Precision.INT4: (17.5, 9.0),
+    Precision.STORED: (10.0, 2.0),
 }
-"""Default rates for a checkpoint, measured with 2.8 B parameters, two cores, local SSD."""
-
-_SECONDS_PER_BILLION_FROM_IR = {
-    Precision.FP32: 2.0,
-    Precision.FP16: 3.0,
-    Precision.INT8: 7.0,
-    Precision.INT4: 9.0,
-    Precision.STORED: 2.0,
-}
+"""Default rates for a checkpoint and for an IR, measured with 2.8 B parameters, two cores, local
+SSD."""
 
 _DEQUANTISING_SECONDS_PER_BILLION = 6.0
 """Additional time if the weights of a GGUF file are not kept as stored."""
@@ -273,8 +266,7 @@ def scratch_bytes(origin: Origin, precision: Precision) -> int:
     """Return the disk space in bytes for the export before compression, 0 if there is none."""
     if origin.is_ir or not precision.compressed:
         return 0
-    dtype = load_dtype(origin.dtype, origin.parameters, precision)
-    return origin.parameters * TORCH_DTYPE_BYTES[dtype]
+    return origin.loaded_bytes(precision)
 
 
 def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int:
@@ -283,10 +275,8 @@ def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int
     if origin.is_ir and precision in (origin.precision, Precision.STORED):
         return int(_LIBRARY_MEMORY)  # the weight file is linked or copied
     stages, shape = [_LIBRARY_MEMORY], _shape(origin)
-    matrix, loaded = shape.vocabulary * shape.hidden, 0
-    if not origin.is_ir:
-        dtype = load_dtype(origin.dtype, origin.parameters, precision)
-        loaded = origin.parameters * TORCH_DTYPE_BYTES[dtype]
+    matrix = shape.vocabulary * shape.hidden
+    loaded = 0 if origin.is_ir else origin.loaded_bytes(precision)
     if origin.is_gguf:
         kept = precision in (Precision.STORED, Precision.FP32)
         built = result_bytes(origin, precision if kept else Precision.FP16, int4)
@@ -302,7 +292,7 @@ def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int
         stages.append(_LIBRARY_MEMORY + origin.weight_bytes)  # mapped, and rounded while saved
     if not (origin.is_ir or origin.is_gguf):
         stages.append(_EXPORT_MEMORY + _MEMORY_PER_LAYER * shape.layers + loaded)
-        if dtype != origin.dtype:  # else the weights stay memory-mapped
+        if origin.load_dtype(precision) != origin.dtype:  # else the weights stay memory-mapped
             stages.append(_LIBRARY_MEMORY + loaded + origin.weight_bytes)
     return int(max(stages))
 
@@ -324,10 +314,9 @@ def remaining_bytes(source: Source, origin: Origin, settings: Settings) -> int:
 
 def _seconds(origin: Origin, precision: Precision, int4: Int4Settings) -> float:
     kept, billions = precision is Precision.STORED, origin.parameters / 1e9
-    rates = _SECONDS_PER_BILLION
-    if origin.is_ir or (origin.is_gguf and not kept):
-        rates = _SECONDS_PER_BILLION_FROM_IR
-    seconds = _LIBRARY_SECONDS + rates[precision.base] * billions
+    from_checkpoint, from_ir = _SECONDS_PER_BILLION[precision.base]
+    like_ir = origin.is_ir or (origin.is_gguf and not kept)
+    seconds = _LIBRARY_SECONDS + (from_ir if like_ir else from_checkpoint) * billions
     if origin.is_gguf and not kept:
         seconds += _DEQUANTISING_SECONDS_PER_BILLION * billions
     if precision.int4 and int4.scale_estimation:

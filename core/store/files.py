@@ -13,6 +13,7 @@ from core.errors import ModelBusyError, ModelFilesError
 from core.store import checkpoint
 from core.store.names import part_names
 from core.store.resolver import Source, SourceKind
+from core.store.supported import needed_files
 from core.units import bytes_text
 
 
@@ -44,7 +45,7 @@ def fingerprint(source: Source) -> str | None:
         if source.kind is SourceKind.GGUF:
             paths = [folder.with_name(name) for name in part_names(folder.name)]
         else:
-            paths = checkpoint.needed_paths(folder)
+            paths = [folder / name for name in needed_files(checkpoint.model_files(folder))]
         digest = hashlib.sha256()
         for path in paths:
             state = path.stat()

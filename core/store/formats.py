@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from core.catalogue import Precision
+from core.catalogue import DEFAULT_PRECISION, Precision
 
 FORMATS = {
     "f64": ("FP64", 64),
@@ -87,6 +87,14 @@ def reaches(formats: Mapping[str, int], wanted: Precision) -> bool:
     if wanted.compressed:
         return True
     return wanted is Precision.FP16 and have is Precision.FP32
+
+
+def usual_precision(formats: Mapping[str, int]) -> Precision:
+    """Return the precision that weights are converted to if none is specified: the default, or
+    their own if they cannot be converted to that."""
+    if not formats or reaches(formats, DEFAULT_PRECISION):
+        return DEFAULT_PRECISION
+    return precision_of(formats) or Precision.STORED
 
 
 def mix_text(formats: Mapping[str, int]) -> str:

@@ -111,8 +111,7 @@ def genai_check(folder: Path, results_file: Path) -> GenAICheck:
     with FileLock(results_file.with_suffix(".lock")):
         if (known := known_check(folder, results_file)) is not None:
             return known
-        config = _config(folder)
-        check = compare_runtimes(config).model_copy(update={"key": _key(config)})
+        check = compare_runtimes(_config(folder))
         rows = [*_read(results_file).values(), check]
         aside = results_file.with_suffix(".new")
         aside.write_bytes(_RESULTS.dump_json(rows, indent=2))
@@ -287,7 +286,7 @@ def _digest(content: Any) -> str:
 
 def compare_runtimes(config: Mapping[str, Any]) -> GenAICheck:
     """Create a tiny model from a configuration and compare the runtimes' continuations of texts."""
-    key = architecture_key(config)
+    key = _key(config)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:

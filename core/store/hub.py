@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,13 +22,7 @@ from core.store.download import Meter, fetch_file
 from core.store.files import free_bytes
 from core.store.gguf.hub_files import GgufChoice
 from core.store.hub_errors import offline_error, readable_errors
-from core.store.hub_listing import (
-    HubModel,
-    Repository,
-    list_files,
-    read_content,
-    request_headers,
-)
+from core.store.hub_listing import HubModel, Repository, list_files, read_content, request_headers
 from core.store.progress import Progress, ProgressCallback, Stage
 from core.store.weights import IR_XML, WeightReport, read_graph
 
@@ -69,24 +64,6 @@ class HubAccess:
         )
 
 
-@dataclass(frozen=True)
-class ReadyModel:
-    """A repository with OpenVINO weights of a model, which needs no conversion."""
-
-    precision: Precision
-    """As its name says; checked before its weights are downloaded."""
-    hub: HubModel
-
-
-@dataclass(frozen=True)
-class Download:
-    """A complete download."""
-
-    folder: Path
-    revision: str
-    """Commit of the hub's repository."""
-
-
 def describe(hub_id: str, access: HubAccess | None = None) -> HubModel:
     """List the files of ``hub_id`` on the hub and read its ``config.json``; download nothing else.
 
@@ -115,25 +92,23 @@ def gguf_files(hub_id: str, access: HubAccess | None = None) -> list[GgufChoice]
         return Repository(hub_id, access).only_gguf()
 
 
-def find_ready(hub_id: str, access: HubAccess | None = None) -> list[ReadyModel]:
+def find_ready(hub_id: str, access: HubAccess | None = None) -> dict[Precision, HubModel]:
     """Return the repositories with INT4 and INT8 weights of a model, as far as they exist.
 
     Intel publishes many models as OpenVINO IR, compressed with NNCF, under names made from the
-    original's: ``OpenVINO/Qwen3-8B-int4-ov``. Errors as in :func:`describe`.
+    original's: ``OpenVINO/Qwen3-8B-int4-ov``. The precision is that of the name; it is checked
+    before the weights are downloaded. Errors as in :func:`describe`.
 
     Args:
         hub_id: org/name of the original.
     """
     publisher, _, name = hub_id.partition("/")
-    found = []
+    found: dict[Precision, HubModel] = {}
+    if publisher == READY_PUBLISHER:  # it is one itself
+        return found
     for precision in (Precision.INT4, Precision.INT8):
-        if publisher == READY_PUBLISHER:  # it is one itself
-            break
-        try:
-            hub = describe(f"{READY_PUBLISHER}/{name}-{precision.value}-ov", access)
-        except UnknownModelError:
-            continue
-        found.append(ReadyModel(precision, hub))
+        with suppress(UnknownModelError):
+            found[precision] = describe(f"{READY_PUBLISHER}/{name}-{precision.value}-ov", access)
     return found
 
 
@@ -150,13 +125,10 @@ def _read_ir(model: HubModel, access: HubAccess) -> WeightReport | None:
 
 
 def fetch(
-    hub_id: str,
-    folder: Path,
-    on_progress: ProgressCallback,
-    *,
-    access: HubAccess | None = None,
-) -> Download:
-    """Download ``hub_id`` into ``folder``; return at once if the download is complete already.
+    hub_id: str, folder: Path, on_progress: ProgressCallback, *, access: HubAccess | None = None
+) -> str:
+    """Download ``hub_id`` into ``folder``, and return its commit; return it at once if the download
+    is complete already.
 
     The next call resumes a download that failed, or whose process was killed. Checksums reported by
     the hub are verified.
@@ -201,18 +173,18 @@ def fetch(
         mark = {"revision": model.revision, "files": model.files}
         beside.write_text(json.dumps(mark), encoding="utf-8")
         beside.replace(folder / COMPLETE_MARK)
-    return Download(folder, model.revision)
+    return model.revision
 
 
-def completed(folder: Path) -> Download | None:
-    """Return the download in ``folder``, or None if it is not complete."""
+def completed(folder: Path) -> str | None:
+    """Return the commit of the download in ``folder``, or None if it is not complete."""
     try:
         mark = json.loads((folder / COMPLETE_MARK).read_text(encoding="utf-8"))
         files = mark["files"]
         sizes = {name: (folder / name).stat().st_size for name in files}
         if not isinstance(files, list) and sizes != files:  # earlier versions noted no sizes
             return None
-        return Download(folder, str(mark["revision"]))
+        return str(mark["revision"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import NotAModelError, UnknownModelError
 from core.store.checkpoint import check_not_packed, may_be_packed, tensor_types
 from core.store.download import RemoteFile
-from core.store.gguf.hub_files import (
-    GgufChoice,
-    choices_text,
-    choose,
-    gguf_choices,
-    read_headers,
-)
+from core.store.gguf.hub_files import GgufChoice, choices_text, choose, gguf_choices, read_headers
 from core.store.gguf.summary import GgufSummary, summarise
 from core.store.model_files import ModelFiles
 from core.store.supported import check_kind, check_supported, has_whole_model
@@ -179,21 +173,23 @@ class Repository:
         }
 
     def file(self, name: str) -> RemoteFile:
-        """Return a file with its size and checksum."""
-        from huggingface_hub import hf_hub_url
+        """Return a file with its size and checksum, which the file list of some mirrors lacks."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-        item, endpoint = self.known[name], self.access.endpoint
+        item, endpoint, token = self.known[name], self.access.endpoint, self.access.token or False
         url = hf_hub_url(self.hub_id, name, revision=self.revision, endpoint=endpoint)
-        if item.size is None:
-            return _file_metadata(name, url, self.revision, self.access)
-        return RemoteFile(
-            name=name,
-            url=url,
-            size=item.size,
-            sha256=item.lfs.sha256 if item.lfs else None,
-            git_sha1=None if item.lfs else item.blob_id,
-            revision=self.revision,
-        )
+        size, sha256 = item.size, item.lfs.sha256 if item.lfs else None
+        git_sha1 = None if item.lfs else item.blob_id
+        if size is None:
+            found = get_hf_file_metadata(
+                url, token=token, timeout=RESPONSE_TIMEOUT_S, endpoint=endpoint
+            )
+            size, etag = found.size, found.etag or ""
+            if size is None:
+                raise InvalidHubResponse(f"the size of {name} is missing")
+            sha256 = etag if re.fullmatch("[0-9a-f]{64}", etag) else None
+            git_sha1 = etag if re.fullmatch("[0-9a-f]{40}", etag) else None
+        return RemoteFile(name, url, size, sha256, git_sha1, self.revision)
 
     def gguf_sizes(self) -> dict[str, int]:
         """Return the sizes in bytes of the GGUF files by name."""
@@ -265,23 +261,3 @@ def read_start(file: RemoteFile, access: HubAccess, count: int) -> bytes:
             if len(content) >= count:  # a server without ranges sends the whole file
                 break
     return bytes(content[:count])
-
-
-def _file_metadata(name: str, url: str, revision: str, access: HubAccess) -> RemoteFile:
-    """Request size and checksum of one file, for mirrors whose file list lacks them."""
-    from huggingface_hub import get_hf_file_metadata
-
-    metadata = get_hf_file_metadata(
-        url, token=access.token or False, timeout=RESPONSE_TIMEOUT_S, endpoint=access.endpoint
-    )
-    if metadata.size is None:
-        raise InvalidHubResponse(f"the size of {name} is missing")
-    etag = metadata.etag or ""
-    return RemoteFile(
-        name=name,
-        url=url,
-        size=metadata.size,
-        sha256=etag if re.fullmatch("[0-9a-f]{64}", etag) else None,
-        git_sha1=etag if re.fullmatch("[0-9a-f]{40}", etag) else None,
-        revision=revision,
-    )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from core.errors import CorruptModelError, NotAModelError
+from core.errors import NotAModelError
 
 TOKENIZERS = {
     "tokenizer.json": "Hugging Face tokenizers",
@@ -87,8 +87,8 @@ class ModelFiles:
     """Path or Hugging Face id, for messages."""
     names: frozenset[str]
     """Paths relative to the folder, with ``/``; a folder may be listed by its name and ``/``."""
-    read: Callable[[str], Any]
-    """Returns the content of a JSON file; None if it may not be read yet, or is too large."""
+    read: Callable[[str], dict[str, Any] | None]
+    """Returns the object in a JSON file; None if it may not be read yet, or is too large."""
     card: Callable[[], Mapping[str, Any]] = dict
     """Returns of its card ``base_model`` (a Hugging Face id or several), ``pipeline_tag`` and
     ``library_name``."""
@@ -96,17 +96,8 @@ class ModelFiles:
     """Use an OpenVINO IR even if there is a checkpoint, too."""
 
     def json(self, name: str) -> dict[str, Any] | None:
-        """Return a JSON object; None if there is no such file, or it may not be read yet.
-
-        Raises:
-            CorruptModelError: it is something else.
-        """
-        content = self.read(name) if name in self.names else None
-        if content is not None and not isinstance(content, dict):
-            raise CorruptModelError(
-                f"{name} of {self.name} is not a JSON object. Download or copy it again."
-            )
-        return content
+        """Return a JSON object; None if there is no such file, or it may not be read yet."""
+        return self.read(name) if name in self.names else None
 
     def refuse(self, what: str, advice: str) -> NoReturn:
         """Raise NotAModelError with this predicate and this sentence."""

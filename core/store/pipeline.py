@@ -12,11 +12,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.catalogue import Int4Settings, Int8Settings, Precision
+from core.catalogue import Compression, Int4Settings, Int8Settings, Precision
 from core.errors import ConversionError, DiskFullError, ModelFilesError, NotEnoughMemoryError
 from core.hardware.memory import peak_resident_bytes
 from core.settings import Settings
 from core.store import checkpoint
+from core.store.checkpoint import Origin
 from core.store.estimate import estimate
 from core.store.files import fingerprint, free_bytes, has_no_space, sha256
 from core.store.folders import Folders
@@ -26,19 +27,12 @@ from core.store.progress import Progress, ProgressCallback, Stage
 from core.store.resolver import Source, SourceKind
 from core.store.stored import StoredModel
 from core.store.weights import WeightReport, read_weights
-from core.store.weights_source import Origin, find_origin, original_folder, stored_ir
+from core.store.weights_source import find_origin, original_folder, stored_ir
 
 if TYPE_CHECKING:
-    from core.store.hub import Download, HubAccess, HubModel
+    from core.store.hub import HubAccess, HubModel
 
-_LIBRARIES = (
-    "torch",
-    "transformers",
-    "optimum-intel",
-    "openvino",
-    "openvino-tokenizers",
-    "nncf",
-)
+_LIBRARIES = ("torch", "transformers", "optimum-intel", "openvino", "openvino-tokenizers", "nncf")
 
 
 def download(
@@ -47,7 +41,7 @@ def download(
     folders: Folders,
     report: ProgressCallback,
     access: HubAccess | None,
-) -> Download:
+) -> str:
     """Do what :func:`core.store.hub.fetch` does, into the home folder.
 
     Blocks while another process downloads the same model, and then returns its result.
@@ -65,10 +59,8 @@ class Conversion:
 
     source: Source
     precision: Precision
-    int4: Int4Settings | None
-    """Overrides the settings of the recipe."""
-    int8: Int8Settings | None
-    """Overrides the default INT8 settings."""
+    compression: Compression | None
+    """Overrides the settings of the recipe, or the default INT8 settings."""
     settings: Settings
     folders: Folders
     report: ProgressCallback
@@ -99,7 +91,8 @@ class Conversion:
                 return self._convert(origin, origin.manifest.source)
 
     def _check_room(self, hub: HubModel | None = None) -> None:
-        estimate(self.source, self.precision, self.settings, int4=self.int4, hub=hub).check()
+        int4 = self.compression if isinstance(self.compression, Int4Settings) else None
+        estimate(self.source, self.precision, self.settings, int4=int4, hub=hub).check()
 
     def _downloaded_revision(self) -> str | None:
         """Download a model of the hub, unless another IR of it is stored; return its revision."""
@@ -114,7 +107,7 @@ class Conversion:
             if source.model is not None:  # the catalogue knows its shape
                 self._check_room()
             self._check_room(hub.describe(str(source.location), self.access))
-        return download(source, settings, self.folders, self.report, self.access).revision
+        return download(source, settings, self.folders, self.report, self.access)
 
     def _convert(self, origin: Origin, record: SourceRecord) -> StoredModel:
         key, precision = self.source.key, self.precision
@@ -142,11 +135,11 @@ class Conversion:
         self.report(Progress(Stage.EXPORTING, "Loading the conversion libraries.", 0.02))
         from core.store.convert import convert
 
-        settings: Int4Settings | Int8Settings | None = None
-        if precision.int4:
-            settings = self.int4 or source.int4_settings(precision, origin.parameters)
-        elif precision is Precision.INT8:
-            settings = self.int8 or Int8Settings()
+        settings = self.compression
+        if settings is None and precision.int4:
+            settings = source.int4_settings(precision, origin.parameters)
+        elif settings is None and precision is Precision.INT8:
+            settings = Int8Settings()
         sampling = source.model.sampling if source.model else None
         used, gguf = convert(origin.folder, work, precision, settings, self.report, sampling)
         self.report(Progress(Stage.CHECKING, "Checking the model with OpenVINO GenAI.", 0.88))

@@ -30,7 +30,7 @@ from core.errors import (
 )
 from core.remotes import is_remote
 from core.store import checkpoint
-from core.store.formats import reaches
+from core.store.formats import usual_precision
 from core.store.model_files import other_format
 from core.store.names import hub_name, is_model, part_names, stem_of
 from core.store.supported import has_whole_model
@@ -106,9 +106,7 @@ class Source:
             return Precision.STORED
         if self.kind is SourceKind.IR:
             with suppress(CorruptModelError):
-                report = read_graph(Path(self.location) / IR_XML)
-                if not reaches(report.formats, DEFAULT_PRECISION):
-                    return report.precision or Precision.STORED
+                return usual_precision(read_graph(Path(self.location) / IR_XML).formats)
         return DEFAULT_PRECISION
 
 

@@ -17,25 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.catalogue import (
-    DEFAULT_PRECISION,
-    Int4Settings,
-    Int8Settings,
-    Precision,
-    catalogue,
-)
-from core.errors import (
-    CorruptModelError,
-    ModelBusyError,
-    PaddockError,
-    UnknownModelError,
-)
+from core.catalogue import DEFAULT_PRECISION, Compression, Precision, catalogue
+from core.errors import CorruptModelError, ModelBusyError, PaddockError, UnknownModelError
 from core.remotes import is_remote, split_name
 from core.settings import Settings
 from core.store import resolver
 from core.store.files import folder_bytes, free_bytes, remove_folder, sha256
 from core.store.folders import Folders
-from core.store.formats import precision_of, reaches
+from core.store.formats import usual_precision
 from core.store.manifest import MANIFEST_NAME, read_manifest
 from core.store.pipeline import Conversion, download
 from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
@@ -116,8 +105,7 @@ class ModelStore:
         source: Source,
         precision: Precision,
         *,
-        int4: Int4Settings | None = None,
-        int8: Int8Settings | None = None,
+        compression: Compression | None = None,
         progress: ProgressCallback = ignore_progress,
         access: HubAccess | None = None,
     ) -> StoredModel:
@@ -128,9 +116,8 @@ class ModelStore:
         stops it: see :func:`core.store.subprocesses.convert_in_process`.
 
         Args:
-            int4: overrides the catalogue's INT4 settings; a model already stored in INT4 with
-                other settings is returned as it is.
-            int8: overrides the default INT8 settings, likewise.
+            compression: overrides the settings of the recipe, or the default INT8 settings; a
+                model already stored with other settings is returned as it is.
 
         Raises:
             CorruptModelError: the stored model or its source is damaged.
@@ -147,16 +134,8 @@ class ModelStore:
             with self._folders.lock(source.key, precision, progress):
                 stored = self.get(source, precision)  # another process may have converted it
                 if stored is None:
-                    stored = Conversion(
-                        source,
-                        precision,
-                        int4,
-                        int8,
-                        self.settings,
-                        self._folders,
-                        progress,
-                        access,
-                    ).run()
+                    work = (self.settings, self._folders, progress, access)
+                    stored = Conversion(source, precision, compression, *work).run()
         progress(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
         return stored
 
@@ -223,24 +202,19 @@ class ModelStore:
             ask_hub: whether to look up a model of the hub that is not on this machine.
         """
         try:
-            source = self.resolve(model)
-            precision = source.default_precision
+            source, formats = self.resolve(model), {}
             if source.kind is not SourceKind.HUB or source.is_gguf:
-                return precision
-            formats = {}
+                return source.default_precision
             if (folder := original_folder(source, self.settings)) is not None:
                 formats = of_folder(folder).formats
             elif stored := [each for each in self.list() if each.key == source.key]:
-                kept = [each for each in stored if each.kept_unchanged]
-                formats = kept[0].formats if kept else {}
+                formats = next((each.formats for each in stored if each.kept_unchanged), {})
             elif ask_hub and source.model is None:
                 from core.store.hub import describe
 
                 found = describe(str(source.location), access).ir
                 formats = found.formats if found is not None else {}
-            if not formats or reaches(formats, DEFAULT_PRECISION):
-                return precision
-            return precision_of(formats) or Precision.STORED
+            return usual_precision(formats)
         except PaddockError:
             return DEFAULT_PRECISION
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.catalogue import Int4Settings, Precision, npu_int4
+from core.catalogue import Compression, Int4Settings, Precision, npu_int4
 from core.store.files import has_changed
 from core.store.formats import format_of, leading_format, mix_text
 from core.store.manifest import Manifest, read_manifest, write_manifest
@@ -97,9 +97,10 @@ class StoredModel:
         return self.manifest.int4 and self.manifest.int4.actual
 
     @property
-    def int4_requested(self) -> Int4Settings | None:
-        """INT4 settings that the weights were compressed with; None for another precision."""
-        return self.manifest.int4 and self.manifest.int4.requested
+    def compression(self) -> Compression | None:
+        """Settings that INT4 or INT8 weights were compressed with; None if not known."""
+        int4 = self.manifest.int4
+        return self.manifest.int8 if int4 is None else int4.requested
 
     @property
     def kept_unchanged(self) -> bool:

@@ -11,28 +11,18 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from core.catalogue import Int4Settings, Int8Settings, Precision
-from core.errors import (
-    ConversionError,
-    CorruptModelError,
-    HubError,
-    StoppedError,
-    UserError,
-)
+from core.catalogue import Compression, Precision
+from core.errors import ConversionError, CorruptModelError, HubError, StoppedError, UserError
 from core.settings import Settings
 from core.store.files import folder_bytes
 from core.store.genai_check import is_current, known_check
 from core.store.manifest import GenAICheck, GenAIOutcome
-from core.store.progress import (
-    Progress,
-    ProgressCallback,
-    Stage,
-    ignore_progress,
-)
+from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
 from core.store.resolver import Source, SourceKind
 from core.store.store import ModelStore
 from core.store.stored import StoredModel
@@ -40,11 +30,9 @@ from core.units import bytes_text
 from core.workers.process import Event, WorkerDied, WorkerProcess
 
 if TYPE_CHECKING:
-    from core.store.hub import Download, HubAccess
+    from core.store.hub import HubAccess
 
 log = logging.getLogger(__name__)
-
-CHECKING_WITH_GENAI = "Checking OpenVINO GenAI's results for this architecture (only once)."
 
 _WORKER = "core.store.worker"
 
@@ -66,8 +54,7 @@ def convert_in_process(
     precision: Precision,
     *,
     settings: Settings,
-    int4: Int4Settings | None = None,
-    int8: Int8Settings | None = None,
+    compression: Compression | None = None,
     access: HubAccess | None = None,
     progress: ProgressCallback = ignore_progress,
     cancel: threading.Event | None = None,
@@ -88,22 +75,26 @@ def convert_in_process(
 
     Raises:
         StoppedError: ``cancel`` was set.
-        UserError: the model is stored with other settings than ``int4`` or ``int8``.
+        UserError: the model is stored with other settings than ``compression``.
         PaddockError: what :meth:`ModelStore.ensure` raises; ConversionError if the child died.
     """
     store = ModelStore(settings)
     source = store.resolve(model) if isinstance(model, str) else model
     present = store.get(source, precision)
     if present is not None:
-        _check_settings(present, int4, int8)
+        made = present.compression
+        if compression is not None and made not in (None, compression):
+            raise UserError(
+                f"{present.title} in {present.label} is on disk with other settings ({made.text}). "
+                "Delete it first to compress it again."
+            )
         stored = store.ensure(source, precision, progress=progress)
         return with_genai_check(stored, settings, progress, cancel)
     settings.check_not_kiosk()
     request = {
         "kind": "convert",
         "precision": precision.value,
-        "int4": asdict(int4) if int4 else None,
-        "int8": asdict(int8) if int8 else None,
+        "compression": asdict(compression) if compression else None,
     }
     try:
         _run_child(source, request, settings, access, progress, cancel, on_memory, on_line)
@@ -139,12 +130,12 @@ def with_genai_check(
         log.warning("%s cannot be checked: %s", stored.key, error)
         return stored
     if check is None:
-        progress(Progress(Stage.CHECKING, CHECKING_WITH_GENAI, None))
+        message = "Checking OpenVINO GenAI's results for this architecture (only once)."
+        progress(Progress(Stage.CHECKING, message, None))
         request = {"kind": "check", "folder": str(stored.folder), "settings": _plain(settings)}
         with WorkerProcess(_WORKER, request) as child, suppress(WorkerDied):
             child.follow(
-                cancel=cancel or threading.Event(),
-                stopped="Stopped. No incomplete model was kept.",
+                cancel=cancel or threading.Event(), stopped="Stopped. No incomplete model was kept."
             )
         check = known_check(stored.folder, results_file)
     if check is None:
@@ -162,8 +153,8 @@ def fetch_in_process(
     cancel: threading.Event | None = None,
     on_memory: Callable[[int], None] = lambda resident_bytes: None,
     on_line: Callable[[str], None] = lambda text: None,
-) -> Download:
-    """Download a model from the hub into the home folder, in a child process; convert nothing.
+) -> Path:
+    """Download a model from the hub, in a child process; convert nothing. Return its folder.
 
     A complete download is returned without a child process. Blocks and takes the same arguments as
     :func:`convert_in_process`.
@@ -182,14 +173,12 @@ def fetch_in_process(
             "it to the precision you need."
         )
     folder = settings.downloads_dir / source.key
-    done = hub.completed(folder)
-    if done is None:
+    if hub.completed(folder) is None:
         settings.check_not_kiosk()
         _run_child(source, {"kind": "get"}, settings, access, progress, cancel, on_memory, on_line)
-        done = hub.completed(folder)
-    if done is None:
-        raise HubError(f"{source.title} was removed during the download. Try again.")
-    return done
+        if hub.completed(folder) is None:
+            raise HubError(f"{source.title} was removed during the download. Try again.")
+    return folder
 
 
 def stopped_message(source: Source, settings: Settings) -> str:
@@ -209,22 +198,6 @@ def stopped_message(source: Source, settings: Settings) -> str:
         f"Stopped. The downloaded {bytes_text(size)} of {source.title} are kept, and the next "
         "attempt resumes there."
     )
-
-
-def _check_settings(
-    stored: StoredModel, int4: Int4Settings | None, int8: Int8Settings | None
-) -> None:
-    """Raise UserError if a stored model has other settings, which the message names."""
-    actual, made, eight = "", stored.int4_requested, stored.manifest.int8
-    if int4 is not None and made not in (None, int4):
-        actual = made.text
-    if int8 is not None and eight not in (None, int8):
-        actual = "symmetric" if eight.symmetric else "asymmetric"
-    if actual:
-        raise UserError(
-            f"{stored.title} in {stored.label} is on disk with other settings ({actual}). Delete "
-            "it first to compress it again."
-        )
 
 
 def _run_child(

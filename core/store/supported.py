@@ -443,9 +443,7 @@ def _check_tokenizer_code(files: ModelFiles, config: Mapping[str, Any]) -> None:
 # The weights
 
 
-def _weights(
-    files: ModelFiles,
-) -> tuple[tuple[str, ...], set[str], CorruptModelError | None]:
+def _weights(files: ModelFiles) -> tuple[tuple[str, ...], set[str], CorruptModelError | None]:
     """Return the weight files, their index, and the error if a set of shards is incomplete.
 
     Safetensors are preferred to pickles, and a checkpoint to an IR, which has one precision.

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from core.catalogue import Int4Settings, Int8Settings, Precision
+from core.catalogue import Compression, Precision
 from core.errors import BadRequestError, PaddockError, StoppedError
 from core.settings import Settings
 from core.store.progress import Progress
@@ -43,15 +43,6 @@ _CLOSE_S = 10.0
 """Time that closing waits for child processes to end."""
 
 
-class TaskKind(StrEnum):
-    """Kind of a task."""
-
-    GET = "get"
-    """Download the model from the hub only."""
-    CONVERT = "convert"
-    """Convert the model to one precision, after downloading it if needed."""
-
-
 class TaskState(StrEnum):
     """State of a task; the last three are final."""
 
@@ -73,13 +64,10 @@ class TaskRequest:
 
     model: str
     """Catalogue key, Hugging Face id, folder, or key of a stored model."""
-    kind: TaskKind
     precision: Precision | None = None
-    """Of the weights; None for :attr:`TaskKind.GET`."""
-    int4: Int4Settings | None = None
-    """Overrides the catalogue's INT4 settings."""
-    int8: Int8Settings | None = None
-    """Overrides the default INT8 settings."""
+    """To which it is converted, after downloading it if needed; None only downloads it."""
+    compression: Compression | None = None
+    """Overrides the settings of the recipe, or the default INT8 settings."""
     access: HubAccess | None = field(default=None, repr=False)
     """Access to the hub; None takes it from the environment. Never part of a :class:`TaskView`."""
 
@@ -176,14 +164,10 @@ class TaskQueue:
 
         Raises:
             UnknownModelError, NotAModelError, CorruptModelError: the model cannot be resolved.
-            BadRequestError: a conversion without a precision, or the app is closing.
+            BadRequestError: the app is closing.
             AccessDeniedError: this is a kiosk.
         """
         self._settings.check_not_kiosk()
-        if (request.kind is TaskKind.CONVERT) != (request.precision is not None):
-            raise BadRequestError(
-                "A conversion needs a precision, and a download has none. Change the precision."
-            )
         source = self._store.resolve(request.model)
         with self._lock:
             if self._closed:
@@ -257,28 +241,32 @@ class TaskQueue:
             task.finish(TaskState.STOPPED)
         task.cancel.set()
 
-    def _in_state(self, state: TaskState, kind: TaskKind) -> list[_Task]:
+    def _in_state(self, state: TaskState, *, converting: bool) -> list[_Task]:
         return [
             task
             for task in self._tasks.values()
-            if task.now.state is state and task.now.request.kind is kind
+            if task.now.state is state and (task.now.request.precision is not None) is converting
         ]
 
     def _places(self) -> dict[int, int]:
         return {
             task.now.id: place
-            for kind in TaskKind
-            for place, task in enumerate(self._in_state(TaskState.WAITING, kind), start=1)
+            for kind in (False, True)
+            for place, task in enumerate(
+                self._in_state(TaskState.WAITING, converting=kind), start=1
+            )
         }
 
     def _start_waiting(self) -> None:
-        """Start the next waiting task of each kind, if none of that kind is running."""
-        for kind in TaskKind:
-            running = {each: self._in_state(TaskState.RUNNING, each) for each in TaskKind}
-            busy = {task.now.key for tasks in running.values() for task in tasks}
-            waiting = self._in_state(TaskState.WAITING, kind)
+        """Start the next download and the next conversion, if none of its kind is running."""
+        for converting in (False, True):
+            if self._in_state(TaskState.RUNNING, converting=converting):
+                continue
+            tasks = self._tasks.values()
+            busy = {task.now.key for task in tasks if task.now.state is TaskState.RUNNING}
+            waiting = self._in_state(TaskState.WAITING, converting=converting)
             task = next((each for each in waiting if each.now.key not in busy), None)
-            if task is None or running[kind]:
+            if task is None:
                 continue
             task.started = time.monotonic()
             task.change(state=TaskState.RUNNING)
@@ -345,5 +333,5 @@ class TaskQueue:
             fetch_in_process(task.source, **options)
             return None
         return convert_in_process(
-            task.source, request.precision, int4=request.int4, int8=request.int8, **options
+            task.source, request.precision, compression=request.compression, **options
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -46,7 +46,7 @@ _INPUTS = {
 """Names of inputs that are not a cache."""
 
 _MATRIX_PRODUCTS = ("MatMul", "Convolution", "GroupConvolution")
-_AFTER_OUTPUT = ("Add", "Convert", "Divide", "Multiply", "Subtract", "Tanh")
+_AFTER_OUTPUT = {"Add", "Convert", "Divide", "Multiply", "Subtract", "Tanh"}
 """Layers between the output matrix and the result: bias, scaling and soft cap of the logits."""
 
 
@@ -125,21 +125,34 @@ class WeightReport:
         return compressed is precision.int4 and self.share(expected) >= 1 - _LARGEST_OTHER_SHARE
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Constant:
+    """A constant of a graph, and its use, which :func:`_weights` finds."""
+
     element_type: str
-    shape: tuple[int, ...]
+    count: int
+    """Number of its values."""
     bytes: int
     end: int
     """Offset in the weight file at which it ends."""
-
-    @property
-    def count(self) -> int:
-        return math.prod(self.shape)
+    scale: _Constant | None = None
+    zero_point: bool = False
+    """Whether it has zero points of its own; one for all is the middle of an unsigned type."""
+    grouped: bool = False
+    """Whether the decompressed weights are reshaped, which joins the groups to rows."""
+    role: str = ""
+    """``layer``, ``output``, ``embedding``, or empty for others, such as biases."""
 
     @property
     def compressed(self) -> bool:
         return bits_of(format_of(self.element_type)) < 16
+
+    @property
+    def group_size(self) -> int:
+        """Number of weights that share a scale; −1 for one scale per output channel."""
+        if not self.grouped or self.scale is None or self.scale.count <= 1:
+            return -1
+        return self.count // self.scale.count
 
 
 class _Graph:
@@ -186,53 +199,33 @@ class _Graph:
 
     def is_attention_cache(self, state: str) -> bool:
         """Return whether the state read by that layer contains keys or values of an attention."""
-        seen, ahead = {state}, [state]
+        return self._reaches(state, _CACHE_STEPS, {(_ATTENTION, 1), (_ATTENTION, 2)})
+
+    def is_output(self, layer: str) -> bool:
+        """Return whether a matrix product gives the logits."""
+        return self._reaches(layer, _AFTER_OUTPUT, {("Result", 0)})
+
+    def _reaches(self, layer: str, steps: Set[str], ends: Set[tuple[str, int]]) -> bool:
+        """Return whether what a layer returns reaches an end (type and input port), through layers
+        of these types alone."""
+        seen, ahead = {layer}, [layer]
         while ahead:
             for target, port in self.consumers.get(ahead.pop(), []):
-                if self.types[target] == _ATTENTION and port in (1, 2):  # keys and values
+                if (self.types[target], port) in ends:
                     return True
-                if self.types[target] in _CACHE_STEPS and target not in seen:
+                if self.types[target] in steps and target not in seen:
                     seen.add(target)
                     ahead.append(target)
         return False
 
-    def is_output(self, layer: str) -> bool:
-        """Return whether a matrix product gives the logits."""
-        ahead = [layer]
-        while ahead:
-            for target, _ in self.consumers.get(ahead.pop(), []):
-                if self.types[target] == "Result":
-                    return True
-                if self.types[target] in _AFTER_OUTPUT:
-                    ahead.append(target)
-        return False
 
-
-@dataclass
-class _Weights:
-    """Use of one constant, found by following the layers that depend on constants only."""
-
-    constant: _Constant
-    scale: _Constant | None = None
-    zero_point: bool = False
-    """Whether it has zero points of its own; one for all is the middle of an unsigned type."""
-    grouped: bool = False
-    """Whether the decompressed weights are reshaped, which joins the groups to rows."""
-    role: str = ""
-    """``layer``, ``output``, ``embedding``, or empty for others, such as biases."""
-
-    @property
-    def group_size(self) -> int:
-        """Number of weights that share a scale; −1 for one scale per output channel."""
-        if not self.grouped or self.scale is None or self.scale.count <= 1:
-            return -1
-        return self.constant.count // self.scale.count
-
-
-def _weights(graph: _Graph) -> tuple[list[_Weights], int]:
+def _weights(graph: _Graph) -> tuple[list[_Constant], int]:
     """Return the weights of a graph, without scales and zero points, and the bytes of the constants
-    from which alone an input of a MatMul is computed."""
-    found = {number: _Weights(constant) for number, constant in graph.constants.items()}
+    from which alone an input of a MatMul is computed.
+
+    The use of a constant follows from the layers that depend on constants only.
+    """
+    found = graph.constants
     main = {number: number for number in found}
     """The constant with the weights, for each layer that depends on constants only."""
     parts = {number: {number} for number in found}
@@ -246,13 +239,13 @@ def _weights(graph: _Graph) -> tuple[list[_Weights], int]:
         mains = [main[inputs[port]] for port in sorted(inputs)]
         chosen = mains[0]
         if kind in ("Multiply", "Divide", "Subtract", "Add") and len(mains) == 2:
-            chosen, other = sorted(mains, key=lambda number: -found[number].constant.count)
-            if chosen != other and found[chosen].constant.compressed:
+            chosen, other = sorted(mains, key=lambda number: -found[number].count)
+            if chosen != other and found[chosen].compressed:
                 auxiliary.add(other)
                 if kind in ("Multiply", "Divide"):
-                    found[chosen].scale = found[other].constant
+                    found[chosen].scale = found[other]
                 else:
-                    found[chosen].zero_point = found[other].constant.count > 1
+                    found[chosen].zero_point = found[other].count > 1
         elif kind == "Reshape":
             found[chosen].grouped = True
         parts[chosen].update(*(parts[each] for each in mains))
@@ -273,9 +266,9 @@ def _weights(graph: _Graph) -> tuple[list[_Weights], int]:
     weights = [
         weights
         for number, weights in found.items()
-        if number not in auxiliary and weights.constant.element_type not in INDEX_TYPES
+        if number not in auxiliary and weights.element_type not in INDEX_TYPES
     ]
-    return weights, sum(graph.constants[number].bytes for number in multiplied)
+    return weights, sum(found[number].bytes for number in multiplied)
 
 
 def read_weights(folder: Path) -> WeightReport:
@@ -341,15 +334,15 @@ def _report(xml: Path, _size: int, _mtime_ns: int) -> WeightReport:
     symmetric = True
     found = [_weights(graph) for graph in graphs]
     for weights in (each for of_graph, _ in found for each in of_graph):
-        constant, scale = weights.constant, weights.scale
-        types[constant.element_type] += constant.count
-        formats[format_of(constant.element_type, scale and scale.element_type)] += constant.count
-        four_bits = constant.element_type in _FOUR_BITS
+        scale, count = weights.scale, weights.count
+        types[weights.element_type] += count
+        formats[format_of(weights.element_type, scale and scale.element_type)] += count
+        four_bits = weights.element_type in _FOUR_BITS
         if four_bits:
-            groups[weights.group_size] += constant.count
+            groups[weights.group_size] += count
             symmetric &= not weights.zero_point
         if weights.role == "layer":
-            layers[four_bits] += constant.count
+            layers[four_bits] += count
     return WeightReport(
         types=dict(types),
         formats=dict(formats),
@@ -394,7 +387,7 @@ def _constant(layer: ElementTree.Element) -> _Constant:
     data = layer.find("data")
     if data is None:
         raise ValueError(f"constant {layer.attrib.get('name')!r} has no data")
-    shape = tuple(int(part) for part in data.attrib["shape"].split(",") if part.strip())
+    count = math.prod(int(part) for part in data.attrib["shape"].split(",") if part.strip())
     size = int(data.attrib["size"])
     end = int(data.attrib["offset"]) + size
-    return _Constant(data.attrib["element_type"], shape, size, end)
+    return _Constant(data.attrib["element_type"], count, size, end)

@@ -7,16 +7,16 @@ change.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.catalogue import CONVERTED_PRECISIONS, Precision, Shape
+from core.catalogue import CONVERTED_PRECISIONS, Precision
 from core.catalogue.shapes import known_shape, parameters_of_config
 from core.errors import CorruptModelError, NotAModelError, PaddockError, UserError
 from core.settings import Settings
 from core.store import checkpoint
+from core.store.checkpoint import Origin
 from core.store.formats import leading_format, mix_text, precision_of, reaches
 from core.store.manifest import Manifest
 from core.store.resolver import Source, SourceKind
@@ -31,34 +31,6 @@ _RELEASED_DTYPE = "bfloat16"
 """All models of the catalogue are released in a 16-bit dtype."""
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Source weights of a conversion."""
-
-    parameters: int
-    weight_bytes: int
-    """Size of the weight files."""
-    shape: Shape | None
-    """None if the configuration does not specify all sizes."""
-    folder: Path | None = None
-    """Folder, or the file of a GGUF model; None if it is still to be downloaded."""
-    is_ir: bool = False
-    """True for an OpenVINO IR, False for a PyTorch checkpoint or a GGUF file."""
-    is_gguf: bool = False
-    precision: Precision | None = None
-    """Of the weights of an IR or GGUF file; None for others such as BF16, and for a checkpoint."""
-    dtype: str = ""
-    """Name of the ``torch`` dtype of most weights of a checkpoint; unused for an IR."""
-    kept: bool = True
-    """Whether the weights can be kept as stored: those of an IR, and of some GGUF files."""
-    formats: dict[str, int] = field(default_factory=dict)
-    """Parameters of an IR by format; empty for others."""
-    fetch_bytes: int = 0
-    """Size of the whole download, including files from an earlier attempt."""
-    manifest: Manifest | None = field(default=None, repr=False)
-    """Of the stored model, if this is one; None for the original."""
-
-
 def original_folder(source: Source, settings: Settings) -> Path | None:
     """Return the original's folder or GGUF file, or None if it is missing or not downloaded yet."""
     if source.kind is not SourceKind.HUB:
@@ -67,10 +39,12 @@ def original_folder(source: Source, settings: Settings) -> Path | None:
         return path if exists else None
     from core.store import hub
 
-    done = hub.completed(settings.downloads_dir / source.key)
-    if done is None or not source.is_gguf:
-        return done.folder if done else None
-    return min(done.folder.rglob("*.gguf"), default=None)  # the first part has the metadata
+    folder = settings.downloads_dir / source.key
+    if hub.completed(folder) is None:
+        return None
+    if source.is_gguf:  # the first part has the metadata
+        return min(folder.rglob("*.gguf"), default=None)
+    return folder
 
 
 def stored_ir(source: Source, precision: Precision, settings: Settings) -> Origin | None:
@@ -204,15 +178,7 @@ def _of_folder(folder: Path, _state: tuple[tuple[str, int, int], ...]) -> Origin
             formats=report.formats,
             shape=known_shape(_config(folder)),
         )
-    info = checkpoint.inspect_checkpoint(folder)
-    return Origin(
-        folder=folder,
-        parameters=info.parameters,
-        weight_bytes=sum(path.stat().st_size for path in info.weight_files),
-        dtype=info.dtype,
-        shape=known_shape(info.config),
-        kept=False,
-    )
+    return checkpoint.inspect_checkpoint(folder)
 
 
 def _of_summary(found: GgufSummary, path: Path | None) -> Origin:

@@ -3,7 +3,7 @@
 Its request (see :mod:`core.workers.child`) has ``kind`` ("get", "convert" or "check"), ``model`` (a
 name for :func:`core.store.resolver.resolve`), ``settings`` (fields of
 :class:`core.settings.Settings`), ``access`` (fields of :class:`core.store.hub.HubAccess`) and, for
-"convert", ``precision``, ``int4`` and ``int8`` (objects or null). "check", which checks a stored
+"convert", ``precision`` and ``compression`` (an object or null). "check", which checks a stored
 model with OpenVINO GenAI, has ``folder`` and ``settings`` only. The only events before the last are
 ``progress``.
 """
@@ -57,14 +57,10 @@ def _work(request: dict[str, Any], channel: Channel) -> None:
     if request["kind"] == "get":
         store.fetch(source, report, access)
         return
-    store.ensure(
-        source,
-        Precision(request["precision"]),
-        int4=Int4Settings(**request["int4"]) if request["int4"] else None,
-        int8=Int8Settings(**request["int8"]) if request["int8"] else None,
-        progress=report,
-        access=access,
-    )
+    precision, given = Precision(request["precision"]), request["compression"]
+    kind = Int4Settings if precision.int4 else Int8Settings
+    compression = kind(**given) if given else None
+    store.ensure(source, precision, compression=compression, progress=report, access=access)
 
 
 def _describe(error: Exception, request: dict[str, Any]) -> PaddockError:

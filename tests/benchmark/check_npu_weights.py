@@ -99,7 +99,7 @@ def ready(artifact: Artifact, settings: Settings) -> PreparedArtifact:
 
 def stored_by_a_person(settings: Settings, int4: Int4Settings | None = None) -> StoredModel:
     store = ModelStore(settings)
-    return store.ensure(store.resolve(SMALL), Precision.INT4, int4=int4)
+    return store.ensure(store.resolve(SMALL), Precision.INT4, compression=int4)
 
 
 def state_of(folder: Path) -> dict[str, str]:

@@ -15,8 +15,9 @@ from core.hardware.devices import host_facts
 from core.inference.engine import Engine
 from core.settings import Settings
 from core.store import ModelStore, resolve
+from core.store.checkpoint import Origin
 from core.store.estimate import token_bytes
-from core.store.weights_source import Origin, find_origin, of_folder
+from core.store.weights_source import find_origin, of_folder
 from tests.builders import tiny_checkpoint, tiny_tokenizer
 from tests.db.measurement_samples import a_configuration, a_figures, a_host, a_measurement
 from tests.db.run_samples import a_result, a_start
@@ -37,7 +38,7 @@ def test_bytes_of_a_token_are_those_of_the_converted_model(
     folder = tiny_checkpoint("llama", tmp_path / "llama", hidden=128, layers=4, intermediate=512)
     expected = token_bytes(of_folder(folder), precision, INT4)
     store = ModelStore(Settings(home=tmp_path / "home"))
-    stored = store.ensure(resolve(str(folder)), precision, int4=INT4)
+    stored = store.ensure(resolve(str(folder)), precision, compression=INT4)
     assert weight_bytes(stored.folder) == pytest.approx(expected, rel=0.05)
 
 

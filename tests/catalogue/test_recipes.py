@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from core.catalogue import INT4_RECIPES, Int4Settings, Precision, catalogue, int4_settings, npu_int4
-from core.catalogue.recipes import TITLES, _toml, own_int4, recipe_note, without_texts
+from core.catalogue.load import read_toml
+from core.catalogue.recipes import TITLES, own_int4, recipe_note, without_texts
 
 
 def test_rows_are_those_of_the_installed_optimum_intel() -> None:
     from optimum.intel.openvino.configuration import get_default_quantization_config
 
-    rows = _toml()["optimum-intel"]
+    rows = read_toml("recipes.toml")["optimum-intel"]
     assert len(rows) > 45
     for name in rows:
         theirs = get_default_quantization_config(name, weight_format="int4")

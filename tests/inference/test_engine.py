@@ -36,7 +36,7 @@ from core.runtimes.optimum import OptimumModel
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName, SamplingSettings
 from core.runtimes.subprocess_runtime import ProcessModel
 from core.settings import Settings
-from core.store import TaskKind, TaskRequest, TaskState
+from core.store import TaskRequest, TaskState
 from core.store import tasks as tasks_module
 from tests.builders import tiny_checkpoint
 from tests.in_process import converted, engine_in_process, greedy_answer
@@ -325,7 +325,7 @@ def test_answer_during_a_task_is_contended(
         assert go_on.wait(60)
 
     monkeypatch.setattr(tasks_module, "convert_in_process", long_work)
-    number = engine.tasks.submit(TaskRequest("paddock-neox", TaskKind.CONVERT, Precision.INT4))
+    number = engine.tasks.submit(TaskRequest("paddock-neox", Precision.INT4))
     assert begun.wait(60)
     during = start(engine, spec, session)
     assert during.wait(60) and during.answer.contended
@@ -399,7 +399,7 @@ def test_close_stops_tasks(fresh: Engine, monkeypatch: pytest.MonkeyPatch):
         raise StoppedError("Stopped; nothing was kept.")
 
     monkeypatch.setattr(tasks_module, "convert_in_process", until_stopped)
-    number = fresh.tasks.submit(TaskRequest("paddock-neox", TaskKind.CONVERT, Precision.INT4))
+    number = fresh.tasks.submit(TaskRequest("paddock-neox", Precision.INT4))
     assert begun.wait(60)
     fresh.close()
     assert fresh.tasks.get(number).state is TaskState.STOPPED

@@ -30,7 +30,7 @@ from core.inference.engine import Engine
 from core.settings import load_settings
 from core.store import Progress, Stage, StoredModel, resolve
 from core.store.progress import Transfer
-from core.store.tasks import TaskKind, TaskQueue, TaskRequest, TaskState, TaskView
+from core.store.tasks import TaskQueue, TaskRequest, TaskState, TaskView
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
 from core.units import parameters_text
@@ -267,12 +267,12 @@ def test_convert_uses_the_settings(queued: list[TaskRequest]) -> None:
     button(app, "Convert to INT4 custom").click().run()
     assert not app.exception
     request = queued[0]
-    assert (request.model, request.kind) == ("paddock-neox", TaskKind.CONVERT)
+    assert request.model == "paddock-neox"
     assert request.precision is Precision.INT4_CUSTOM
-    assert request.int4 == Int4Settings(True, 64, 0.5, True, True)
+    assert request.compression == Int4Settings(True, 64, 0.5, True, True)
     button(app, "Recommended settings").click().run()
     button(app, "Convert to INT4 custom").click().run()
-    assert queued[1].int4 == int4_settings(Precision.INT4, catalogue()["paddock-neox"])
+    assert queued[1].compression == int4_settings(Precision.INT4, catalogue()["paddock-neox"])
 
 
 def test_a_recipe_is_chosen_with_its_settings_told(queued: list[TaskRequest]) -> None:
@@ -285,28 +285,24 @@ def test_a_recipe_is_chosen_with_its_settings_told(queued: list[TaskRequest]) ->
     assert "asymmetric, group size 128, ratio 1" in shown
     assert "layers of width 960 get groups of 64" in shown
     button(app, "Download and convert to INT4 group 128").click().run()
-    assert (queued[0].precision, queued[0].int4) == (Precision.INT4_GROUP128, None)
+    assert (queued[0].precision, queued[0].compression) == (Precision.INT4_GROUP128, None)
 
 
 def test_int8_and_fp16_have_their_own_settings(queued: list[TaskRequest]) -> None:
     app = open_page("models", open="paddock-neox")
     app.toggle(key="int8_symmetric_paddock-neox").set_value(True).run()
     button(app, "Convert to INT8").click().run()
-    assert queued[0].int8 == Int8Settings(symmetric=True)
+    assert queued[0].compression == Int8Settings(symmetric=True)
     pick(app, "paddock-neox", Precision.FP16)
     assert "FP16 has no settings" in texts(app)
     button(app, "Convert to FP16").click().run()
-    assert (queued[1].precision, queued[1].int4, queued[1].int8) == (
-        Precision.FP16,
-        None,
-        None,
-    )
+    assert (queued[1].precision, queued[1].compression) == (Precision.FP16, None)
 
 
 def test_download_only_does_not_convert(queued: list[TaskRequest]) -> None:
     app = open_page("models", open="tiny-llama-1b-chat")
     button(app, "Download only").click().run()
-    assert (queued[0].kind, queued[0].precision) == (TaskKind.GET, None)
+    assert queued[0].precision is None
 
 
 def test_offline_downloads_nothing(queued: list[TaskRequest]) -> None:
@@ -474,11 +470,7 @@ def test_ready_weights_are_offered_before_a_conversion(
         next(each for each in app.button if each.key == f"ready_{ready_id}").click().run()
         assert not app.exception
     (request,) = queued
-    assert (request.model, request.kind, request.precision) == (
-        ready_id,
-        TaskKind.CONVERT,
-        Precision.INT8,
-    )
+    assert (request.model, request.precision) == (ready_id, Precision.INT8)
 
 
 def test_a_hub_model_is_looked_up(
@@ -535,8 +527,8 @@ def test_a_changed_source_is_told_and_made_anew(
     assert "have changed since the conversion" in texts(app)
     button(app, "Make anew").click().run()
     (request,) = queued
-    assert (request.kind, request.precision) == (TaskKind.CONVERT, Precision.INT8)
-    assert request.int8 == Int8Settings()
+    assert request.precision is Precision.INT8
+    assert request.compression == Int8Settings()
 
 
 def test_without_the_original_the_stored_model_is_converted(tmp_path: Path) -> None:
@@ -617,7 +609,7 @@ def test_downloads_and_leftovers_can_be_removed() -> None:
 def a_task(number: int = 1, **changes: Any) -> TaskView:
     view = TaskView(
         id=number,
-        request=TaskRequest("paddock-neox", TaskKind.CONVERT, Precision.INT4),
+        request=TaskRequest("paddock-neox", Precision.INT4),
         key="paddock-neox",
         title="Convert Paddock NeoX to INT4",
         state=TaskState.RUNNING,
@@ -673,7 +665,7 @@ def test_a_running_conversion_shows_its_progress(tasks: dict[int, TaskView]) -> 
 def test_a_download_shows_bytes_rate_and_remaining_time(tasks: dict[int, TaskView]) -> None:
     transfer = Transfer(done=int(1.4e9), total=int(5.6e9), rate=42e6)
     tasks[1] = a_task(
-        request=TaskRequest("dolly-v2-3b", TaskKind.GET),
+        request=TaskRequest("dolly-v2-3b"),
         progress=Progress(Stage.FETCHING, "Fetching it.", None, transfer),
     )
     app = open_page("models")

@@ -147,7 +147,7 @@ def test_tokenizer_and_generation_settings_are_in_the_folder(converted: Converte
 
 def test_int4_settings_are_used(store: ModelStore, checkpoint_of: CheckpointOf) -> None:
     wish = Int4Settings(symmetric=True, group_size=32, ratio=1.0)
-    model = store.ensure(resolve(str(checkpoint_of("llama"))), Precision.INT4, int4=wish)
+    model = store.ensure(resolve(str(checkpoint_of("llama"))), Precision.INT4, compression=wish)
     report = read_weights(model.folder)
     assert report.types["i4"] > 0
     assert report.group_sizes == {32: report.types["i4"]}
@@ -158,7 +158,7 @@ def test_int4_settings_are_used(store: ModelStore, checkpoint_of: CheckpointOf) 
 
 def test_int8_settings_are_used(store: ModelStore, checkpoint_of: CheckpointOf) -> None:
     source = resolve(str(checkpoint_of("llama")))
-    model = store.ensure(source, Precision.INT8, int8=Int8Settings(symmetric=True))
+    model = store.ensure(source, Precision.INT8, compression=Int8Settings(symmetric=True))
     assert read_weights(model.folder).types["i8"] > 0
     assert "u8" not in read_weights(model.folder).types
     assert model.manifest.int8 is not None
@@ -180,7 +180,7 @@ def test_scale_estimation_uses_texts_of_the_model_itself(
     model = store.ensure(
         resolve(str(folder)),
         Precision.INT4,
-        int4=fitted,
+        compression=fitted,
         progress=lambda step: steps.append(step.message),
     )
     assert "Generating texts for scale estimation." in steps
@@ -190,7 +190,7 @@ def test_scale_estimation_uses_texts_of_the_model_itself(
     assert report.is_really(Precision.INT4)
     close = similarity(openvino_logits(model.folder), torch_logits(folder))
     store.delete(model)
-    without = store.ensure(resolve(str(folder)), Precision.INT4, int4=plain)
+    without = store.ensure(resolve(str(folder)), Precision.INT4, compression=plain)
     assert read_weights(without.folder).types == report.types
     assert without.manifest.int4 is not None
     assert not without.manifest.int4.scale_estimation
@@ -367,7 +367,7 @@ def test_scale_estimation_works_on_an_ir_too(
     store: ModelStore, ir_of: Callable[[Precision], Path]
 ) -> None:
     wish = Int4Settings(symmetric=True, group_size=32, ratio=1.0, scale_estimation=True)
-    model = store.ensure(resolve(str(ir_of(Precision.FP16))), Precision.INT4, int4=wish)
+    model = store.ensure(resolve(str(ir_of(Precision.FP16))), Precision.INT4, compression=wish)
     assert read_weights(model.folder).types["i4"] > 0
     assert model.manifest.int4 is not None
     assert model.manifest.int4.scale_estimation

@@ -34,7 +34,7 @@ from core.store import ModelStore, Progress, resolve
 from core.store import download as download_module
 from core.store import hub as hub_module
 from core.store.files import folder_bytes
-from core.store.hub import Download, HubAccess, completed, fetch
+from core.store.hub import HubAccess, completed, fetch
 from core.store.progress import Stage, Transfer, ignore_progress
 from tests.store.hub_server import REVISION, Hub
 
@@ -196,7 +196,7 @@ def test_a_changed_repository_is_not_mixed_with_an_older_partial_file(
     hub.add(REPOSITORY, repository, revision=MOVED)
     before = len(hub.asked)
     works(there, access, repository)
-    assert completed(there) == Download(there, MOVED)
+    assert completed(there) == MOVED
     asked = [one.range for one in hub.asked[before:] if one in hub.fetched(WEIGHTS)]
     assert asked == [None]
 
@@ -461,7 +461,7 @@ def test_offline_sends_no_request(hub: Hub, there: Path, repository: Path) -> No
     works(there, HubAccess(endpoint=hub.url), repository)
     asked = len(hub.asked)
     again = fetch(REPOSITORY, there, ignore_progress, access=HubAccess(offline=True))
-    assert again == Download(there, REVISION)
+    assert again == REVISION
     assert len(hub.asked) == asked
 
 
@@ -569,7 +569,7 @@ def test_download_of_a_version_that_noted_no_sizes_is_complete(
     mark = there / hub_module.COMPLETE_MARK
     noted = json.loads(mark.read_text(encoding="utf-8"))
     mark.write_text(json.dumps(noted | {"files": list(noted["files"])}), encoding="utf-8")
-    assert completed(there).revision == noted["revision"]
+    assert completed(there) == noted["revision"]
 
 
 # Which files are downloaded

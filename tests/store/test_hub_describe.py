@@ -62,12 +62,13 @@ def test_ready_openvino_repositories_are_found_by_the_name_of_the_original(
     (ready / "openvino_model.bin").write_bytes(b"0" * 5000)
     hub.add("OpenVINO/tiny.model-int4-ov", ready)
     access = HubAccess(endpoint=hub.url)
-    (found,) = find_ready(REPOSITORY, access)
-    assert (found.precision, found.hub.hub_id) == (Precision.INT4, "OpenVINO/tiny.model-int4-ov")
-    assert found.hub.total_bytes >= 5000
+    found = find_ready(REPOSITORY, access)
+    assert list(found) == [Precision.INT4]
+    assert found[Precision.INT4].hub_id == "OpenVINO/tiny.model-int4-ov"
+    assert found[Precision.INT4].total_bytes >= 5000
     assert not hub.fetched(".bin")
-    assert find_ready("some-org/other", access) == []
-    assert find_ready("OpenVINO/tiny.model-int4-ov", access) == []
+    assert find_ready("some-org/other", access) == {}
+    assert find_ready("OpenVINO/tiny.model-int4-ov", access) == {}
 
 
 def test_gated_model_can_be_described_before_its_licence_is_accepted(

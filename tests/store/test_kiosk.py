@@ -14,7 +14,6 @@ from core.settings import Settings
 from core.store import (
     ModelStore,
     StoredModel,
-    TaskKind,
     TaskQueue,
     TaskRequest,
     convert_in_process,
@@ -38,7 +37,7 @@ def kiosk(settings: Settings) -> Settings:
         lambda s: ModelStore(s).clean_up_all(),
         lambda s: convert_in_process("paddock-neox", Precision.INT8, settings=s),
         lambda s: fetch_in_process("phi-2", settings=s),
-        lambda s: TaskQueue(s).submit(TaskRequest("phi-2", TaskKind.GET)),
+        lambda s: TaskQueue(s).submit(TaskRequest("phi-2")),
         delete_random_weights,
     ],
 )

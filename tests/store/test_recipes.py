@@ -31,7 +31,7 @@ def test_two_recipes_are_stored_side_by_side(checkpoint: Path, store: ModelStore
     source = resolve(str(checkpoint))
     custom = Int4Settings(symmetric=True, group_size=32, ratio=1.0, awq=True)
     first = store.ensure(source, Precision.INT4_GROUP128)
-    second = store.ensure(source, Precision.INT4_CUSTOM, int4=custom)
+    second = store.ensure(source, Precision.INT4_CUSTOM, compression=custom)
     assert [each.precision for each in store.list()] == [
         Precision.INT4_GROUP128,
         Precision.INT4_CUSTOM,

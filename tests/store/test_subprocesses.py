@@ -85,7 +85,7 @@ def test_two_processes_convert_only_once(source: Source, settings: Settings) -> 
 
     def convert(index: int) -> object:
         return convert_in_process(
-            source, Precision.INT4, settings=settings, int4=int4, progress=seen[index].append
+            source, Precision.INT4, settings=settings, compression=int4, progress=seen[index].append
         )
 
     with ThreadPoolExecutor(2) as pool:
@@ -198,8 +198,7 @@ def test_child_ends_with_its_parent(source: Source, settings: Settings) -> None:
         "model": str(source.location),
         "precision": "int8",
         "settings": {"home": str(settings.home)},
-        "int4": None,
-        "int8": None,
+        "compression": None,
         "access": {},
     }
     lock = settings.models_dir / ".work" / f"{source.key}.int8.lock"
@@ -254,12 +253,12 @@ def test_the_child_uses_the_settings_of_the_parent(
 
 def test_stored_model_with_other_settings_is_refused(source: Source, settings: Settings) -> None:
     made = Int4Settings(symmetric=True, group_size=32, ratio=1.0)
-    stored = ModelStore(settings).ensure(source, Precision.INT4, int4=made)
+    stored = ModelStore(settings).ensure(source, Precision.INT4, compression=made)
     assert convert_in_process(source, Precision.INT4, settings=settings) == stored
-    assert convert_in_process(source, Precision.INT4, settings=settings, int4=made) == stored
+    assert convert_in_process(source, Precision.INT4, settings=settings, compression=made) == stored
     other = Int4Settings(symmetric=False, group_size=64, ratio=0.5)
     with pytest.raises(UserError, match=r"symmetric, group size 32, ratio 1.*Delete it"):
-        convert_in_process(source, Precision.INT4, settings=settings, int4=other)
+        convert_in_process(source, Precision.INT4, settings=settings, compression=other)
 
 
 # The hub
@@ -268,15 +267,15 @@ def test_stored_model_with_other_settings_is_refused(source: Source, settings: S
 def test_a_model_is_downloaded_and_not_converted(hub: Hub, settings: Settings) -> None:
     steps: list[Progress] = []
     access = HubAccess(endpoint=hub.url)
-    done = fetch_in_process("org/model", settings=settings, access=access, progress=steps.append)
-    assert done == completed(settings.downloads_dir / "org--model")
+    folder = fetch_in_process("org/model", settings=settings, access=access, progress=steps.append)
+    assert folder == settings.downloads_dir / "org--model" and completed(folder)
     assert steps[0].stage is Stage.FETCHING and steps[-1].stage is Stage.DONE
     transfers = [step.transfer for step in steps if step.transfer]
-    size = folder_bytes(done.folder) - (done.folder / COMPLETE_MARK).stat().st_size
+    size = folder_bytes(folder) - (folder / COMPLETE_MARK).stat().st_size
     assert transfers[-1].done == transfers[-1].total == size
     assert not list(settings.models_dir.glob("[!.]*"))
     asked = len(hub.asked)
-    assert fetch_in_process("org/model", settings=settings, access=access) == done
+    assert fetch_in_process("org/model", settings=settings, access=access) == folder
     assert len(hub.asked) == asked
 
 
@@ -305,7 +304,7 @@ def test_a_stopped_download_is_kept_and_resumed(hub: Hub, settings: Settings) ->
     assert completed(folder) is None and folder_bytes(folder) > 20_000
     hub.heal()
     hub.asked.clear()
-    assert fetch_in_process("org/model", settings=settings, access=access).folder == folder
+    assert fetch_in_process("org/model", settings=settings, access=access) == folder
     (again,) = hub.fetched("model.safetensors")
     assert again.range is not None and not again.range.startswith("bytes=0-")
 

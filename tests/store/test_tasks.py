@@ -21,7 +21,6 @@ from core.store import (
     Progress,
     Source,
     Stage,
-    TaskKind,
     TaskQueue,
     TaskRequest,
     TaskState,
@@ -38,11 +37,11 @@ PATIENCE_S = 180.0
 
 
 def convert(model: str, precision: Precision = INT8, **more: Any) -> TaskRequest:
-    return TaskRequest(model, TaskKind.CONVERT, precision, **more)
+    return TaskRequest(model, precision, **more)
 
 
 def get(model: str, **more: Any) -> TaskRequest:
-    return TaskRequest(model, TaskKind.GET, **more)
+    return TaskRequest(model, **more)
 
 
 def until(queue: TaskQueue, number: int, reached: Callable[[TaskView], bool]) -> TaskView:
@@ -267,10 +266,6 @@ def test_old_tasks_are_removed(
 def test_invalid_requests_are_refused_at_once(work: Work, queue: TaskQueue) -> None:
     with pytest.raises(UnknownModelError):
         queue.submit(convert("no-such-model"))
-    with pytest.raises(BadRequestError):
-        queue.submit(TaskRequest("paddock-neox", TaskKind.CONVERT))
-    with pytest.raises(BadRequestError):
-        queue.submit(TaskRequest("phi-2", TaskKind.GET, INT8))
     queue.stop(99)
     assert queue.get(99) is None and queue.list() == [] and not queue.active()
 

@@ -79,7 +79,7 @@ class _Builder:
         self.batch = ops.gather(ops.shape_of(input_ids), _ints([0]), _ints([0]))
 
         embeddings = self._matrix("token_embd.weight", (self.shape.vocabulary, self.shape.hidden))
-        hidden = ops.gather(embeddings, ops.convert(input_ids, "i32"), _int(0, "i32"))
+        hidden = ops.gather(embeddings, ops.convert(input_ids, "i32"), _ints(0, "int32"))
         self.cos, self.sin = self._rotary(position_ids)
         self.mask = None
         for layer in range(self.shape.layers):
@@ -116,7 +116,7 @@ class _Builder:
             self._rotate(query), self._repeated(key), self._repeated(value), self.mask
         )
         joined = ops.reshape(
-            ops.transpose(attended, _ints([0, 2, 1, 3], "i32")),
+            ops.transpose(attended, _ints([0, 2, 1, 3], "int32")),
             _ints([0, 0, shape.heads * width]),
             special_zero=True,
         )
@@ -137,7 +137,7 @@ class _Builder:
         norm = f"{name}_norm.weight"
         if norm in self.file.tensors:  # Qwen3
             split = self._norm(split, norm, self.head_width)
-        return ops.transpose(split, _ints([0, 2, 1, 3], "i32"))
+        return ops.transpose(split, _ints([0, 2, 1, 3], "int32"))
 
     def _linear(self, hidden: Any, name: str, rows: int, order: Any = None) -> Any:
         columns = hidden.output(0).get_partial_shape()[2].get_length()
@@ -154,7 +154,7 @@ class _Builder:
         rank = len(hidden.output(0).get_partial_shape())
         ones = (1,) * rank
         square = ops.power(hidden, ops.constant(np.full(ones, 2, np.float32)))
-        mean = ops.reduce_mean(square, _ints([-1], "i32"), keep_dims=True)
+        mean = ops.reduce_mean(square, _ints([-1], "int32"), keep_dims=True)
         root = ops.sqrt(ops.add(mean, ops.constant(np.full(ones, self.epsilon, np.float32))))
         normed = ops.multiply(ops.divide(ops.constant(np.ones(ones, np.float32)), root), hidden)
         weight = self._vector(name, width).reshape(*ones[1:], width)
@@ -172,15 +172,13 @@ class _Builder:
         if self.file.value("{arch}.rope.scaling.type", str, "none") == "linear":
             frequencies /= self.file.value("{arch}.rope.scaling.factor", float)
         constant = ops.constant(frequencies.reshape(1, half, 1).astype(np.float32))
-        places = ops.convert(ops.unsqueeze(position_ids, _int(1)), "f32")
+        places = ops.convert(ops.unsqueeze(position_ids, _ints(1)), "f32")
         spread = ops.broadcast(
-            constant,
-            ops.concat([self.batch, _ints([1, 1])], 0),
-            broadcast_spec="BIDIRECTIONAL",
+            constant, ops.concat([self.batch, _ints([1, 1])], 0), broadcast_spec="BIDIRECTIONAL"
         )
-        angles = ops.transpose(ops.matmul(spread, places, False, False), _ints([0, 2, 1], "i32"))
+        angles = ops.transpose(ops.matmul(spread, places, False, False), _ints([0, 2, 1], "int32"))
         both = ops.concat([angles, angles], -1)
-        return ops.unsqueeze(ops.cos(both), _int(1)), ops.unsqueeze(ops.sin(both), _int(1))
+        return ops.unsqueeze(ops.cos(both), _ints(1)), ops.unsqueeze(ops.sin(both), _ints(1))
 
     def _rotate(self, heads: Any) -> Any:
         half, end, axis, step = self.head_width // 2, np.iinfo(np.int64).max, _ints([3]), _ints([1])
@@ -199,10 +197,9 @@ class _Builder:
         info.variable_id = f"past_key_values.{layer}.{what}present.{layer}.{what}"
         variable = Variable(info)
         empty = ops.broadcast(
-            ops.constant(np.float32(0)),
-            ops.concat([self.batch, _ints([heads, 0, width])], 0),
+            ops.constant(np.float32(0)), ops.concat([self.batch, _ints([heads, 0, width])], 0)
         )
-        past = ops.gather(ops.read_value(empty, variable), self.beam_idx, _int(0))
+        past = ops.gather(ops.read_value(empty, variable), self.beam_idx, _ints(0))
         whole = ops.concat([past, now], 2)
         self.sinks.append(ops.assign(whole, variable))
         return whole
@@ -215,7 +212,7 @@ class _Builder:
             return heads
         target = ops.concat([self.batch, _ints([shape.kv_heads, times, 1, width])], 0)
         spread = ops.broadcast(
-            ops.unsqueeze(heads, _int(2)), target, broadcast_spec="BIDIRECTIONAL"
+            ops.unsqueeze(heads, _ints(2)), target, broadcast_spec="BIDIRECTIONAL"
         )
         return ops.reshape(spread, _ints([0, shape.heads, -1, width]), special_zero=True)
 
@@ -332,15 +329,15 @@ def _halves_order(heads: int, width: int) -> Any:
 
 def _causal_mask(input_ids: Any, attention_mask: Any) -> Any:
     """Return the mask with −65504 for hidden tokens: (batch, 1, new tokens, all tokens)."""
-    new = ops.gather(ops.shape_of(input_ids), _int(1), _int(0))
-    whole = ops.gather(ops.shape_of(attention_mask), _int(1), _int(0))
-    columns = ops.range(_int(0), whole, _int(1), "i64")
-    rows = ops.unsqueeze(ops.range(ops.subtract(whole, new), whole, _int(1), "i64"), _int(1))
-    ahead = ops.greater(ops.unsqueeze(columns, _int(0)), rows)
-    padding = ops.equal(attention_mask, _int(0))
+    new = ops.gather(ops.shape_of(input_ids), _ints(1), _ints(0))
+    whole = ops.gather(ops.shape_of(attention_mask), _ints(1), _ints(0))
+    columns = ops.range(_ints(0), whole, _ints(1), "i64")
+    rows = ops.unsqueeze(ops.range(ops.subtract(whole, new), whole, _ints(1), "i64"), _ints(1))
+    ahead = ops.greater(ops.unsqueeze(columns, _ints(0)), rows)
+    padding = ops.equal(attention_mask, _ints(0))
     hidden = ops.logical_or(
-        ops.unsqueeze(ops.unsqueeze(ahead, _int(0)), _int(0)),
-        ops.unsqueeze(ops.unsqueeze(padding, _int(1)), _int(1)),
+        ops.unsqueeze(ops.unsqueeze(ahead, _ints(0)), _ints(0)),
+        ops.unsqueeze(ops.unsqueeze(padding, _ints(1)), _ints(1)),
     )
     lowest, nothing = ops.constant(np.float32(-65504)), ops.constant(np.float32(0))
     return ops.select(hidden, lowest, nothing)
@@ -352,9 +349,5 @@ def _parameter(name: str, kind: ov.Type, rank: int) -> Any:
     return node
 
 
-def _int(value: int, kind: str = "i64") -> Any:
-    return ops.constant(np.array(value, dtype={"i64": np.int64, "i32": np.int32}[kind]))
-
-
-def _ints(values: list[int], kind: str = "i64") -> Any:
-    return ops.constant(np.array(values, dtype={"i64": np.int64, "i32": np.int32}[kind]))
+def _ints(values: int | list[int], kind: str = "int64") -> Any:
+    return ops.constant(np.array(values, dtype=kind))

@@ -13,9 +13,9 @@ from core.errors import DiskFullError, PaddockError
 from core.inference.engine import Engine
 from core.store.estimate import Estimate
 from core.store.gguf.summary import GgufSummary
-from core.store.hub import HubAccess, ReadyModel, find_ready
+from core.store.hub import HubAccess, HubModel, find_ready
 from core.store.stored import QUANTISED_TWICE, weights_label
-from core.store.tasks import TaskKind, TaskRequest
+from core.store.tasks import TaskRequest
 from core.ui.models.add import look_up
 from core.ui.models.hub_access import hub_access, hub_url
 from core.ui.models.int4_recipe import custom_settings, draw_recipe, pick_recipe
@@ -42,7 +42,7 @@ _GOOD_FOR = {
 def draw_plan(engine: Engine, model: ListedModel) -> None:
     """Draw the table of requirements by precision, and the actions."""
     access = hub_access()
-    ready = [] if in_kiosk() else _ready_models(model, access)
+    ready = {} if in_kiosk() else _ready_models(model, access)
     _draw_ready(engine, ready, access)
     gguf = model.gguf(engine)
     ir = model.hub.ir if model.hub is not None else None
@@ -177,16 +177,15 @@ def _draw_actions(
             disabled=stored is not None or converting or problem is not None,
         ):  # not a callback, which would have the settings of the previous run
             with errors_told():
-                engine.tasks.submit(
-                    TaskRequest(model.name, TaskKind.CONVERT, precision, custom, int8, access)
-                )
+                request = TaskRequest(model.name, precision, custom or int8, access)
+                engine.tasks.submit(request)
             st.rerun()
         if download:
             action(
                 "Download only",
                 "download",
                 f"get_{model.key}",
-                *(engine.tasks.submit, TaskRequest(model.name, TaskKind.GET, access=access)),
+                *(engine.tasks.submit, TaskRequest(model.name, access=access)),
                 manage=True,
                 kind="secondary",
                 disabled=access.offline,
@@ -290,7 +289,7 @@ def _explain_gate(model: ListedModel, access: HubAccess) -> None:
 # Weights that are ready at the Hugging Face Hub
 
 
-def _ready_models(model: ListedModel, access: HubAccess) -> list[ReadyModel]:
+def _ready_models(model: ListedModel, access: HubAccess) -> dict[Precision, HubModel]:
     """Return the ready repositories of a model; the page is rerun when the Hub has answered.
 
     Nothing is asked offline, for models whose weights are here already, and for visitors who may
@@ -301,37 +300,39 @@ def _ready_models(model: ListedModel, access: HubAccess) -> list[ReadyModel]:
     hub_id = model.row.hub_id if model.row else model.name
     future = _asked(str(hub_id), access.endpoint, access)
     rerun_when(future.done)
-    return future.result() if future.done() else []
+    return future.result() if future.done() else {}
 
 
 @st.cache_resource(show_spinner=False, ttl=KEPT_S)
-def _asked(hub_id: str, endpoint: str | None, _access: HubAccess) -> Future[list[ReadyModel]]:
+def _asked(
+    hub_id: str, endpoint: str | None, _access: HubAccess
+) -> Future[dict[Precision, HubModel]]:
     return in_background(_find, hub_id, _access)
 
 
-def _find(hub_id: str, access: HubAccess) -> list[ReadyModel]:
+def _find(hub_id: str, access: HubAccess) -> dict[Precision, HubModel]:
     try:
         return find_ready(hub_id, access)
     except PaddockError as error:  # no network: the conversion will tell
         log.info("Ready weights of %s are not known: %s", hub_id, error)
-        return []
+        return {}
 
 
-def _draw_ready(engine: Engine, ready: list[ReadyModel], access: HubAccess) -> None:
+def _draw_ready(engine: Engine, ready: dict[Precision, HubModel], access: HubAccess) -> None:
     if not ready:
         return
-    names = " and ".join(safe_inline(each.hub.hub_id) for each in ready)
+    names = " and ".join(safe_inline(hub.hub_id) for hub in ready.values())
     st.markdown(f":material/bolt: **Ready at the Hub, without a conversion:** {names}")
     with st.container(horizontal=True):
-        for each in ready:
-            hub_id = each.hub.hub_id
-            request = TaskRequest(hub_id, TaskKind.CONVERT, each.precision, access=access)
+        for at, (precision, hub) in enumerate(ready.items()):
+            hub_id = hub.hub_id
+            request = TaskRequest(hub_id, precision, access=access)
             action(
-                f"Download {each.precision.label} ({bytes_text(each.hub.total_bytes)})",
+                f"Download {precision.label} ({bytes_text(hub.total_bytes)})",
                 "download",
                 f"ready_{hub_id}",
                 *(engine.tasks.submit, request),
                 manage=True,
-                kind="primary" if each is ready[0] else "secondary",
-                disabled=engine.store.get(engine.store.resolve(hub_id), each.precision) is not None,
+                kind="secondary" if at else "primary",
+                disabled=engine.store.get(engine.store.resolve(hub_id), precision) is not None,
             )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.catalogue import Int8Settings, Precision
+from core.catalogue import Precision
 from core.errors import PaddockError
 from core.inference.engine import Engine
 from core.store import StoredModel
 from core.store.stored import exactness_text
-from core.store.tasks import TaskKind, TaskRequest
+from core.store.tasks import TaskRequest
 from core.ui.models.charts import formats_chart
 from core.ui.models.hub_access import hub_access
 from core.ui.models.list import ListedModel
@@ -110,15 +110,8 @@ def _draw_outdated(engine: Engine, stored: StoredModel) -> None:
             "next use does it, too.",
             icon=":material/update:",
         )
-        int8 = stored.manifest.int8
-        request = TaskRequest(
-            stored.name,
-            TaskKind.CONVERT,
-            stored.precision,
-            None if stored.kept_unchanged else stored.int4_requested,
-            Int8Settings(symmetric=int8.symmetric) if int8 is not None else None,
-            hub_access(),
-        )
+        compression = None if stored.kept_unchanged else stored.compression
+        request = TaskRequest(stored.name, stored.precision, compression, hub_access())
         action(
             "Make anew",
             "refresh",
@@ -162,7 +155,7 @@ def _conversion_text(stored: StoredModel) -> str:
     if stored.int4 is not None:
         parts.append(stored.int4.text)
     if manifest.int8 is not None:
-        parts.append("symmetric" if manifest.int8.symmetric else "asymmetric")
+        parts.append(manifest.int8.text)
     if manifest.source_of_weights == "ir":
         parts.append("from an OpenVINO model")
     elif manifest.source_of_weights == "checkpoint":

@@ -12,7 +12,7 @@ import streamlit as st
 
 from core.inference.engine import Engine
 from core.store import Stage
-from core.store.tasks import TaskKind, TaskState, TaskView
+from core.store.tasks import TaskState, TaskView
 from core.ui.models.hub_access import hub_access
 from core.ui.widgets.actions import action, draw_error, place
 from core.ui.widgets.navigation import draw_try_it
@@ -187,7 +187,7 @@ def _share(view: TaskView) -> float | None:
 def _stages(view: TaskView) -> list[str]:
     """Return the stages of a conversion, with the finished and the current ones marked."""
     now = view.progress
-    if view.request.kind is TaskKind.GET or now is None or now.stage not in _STAGES:
+    if view.request.precision is None or now is None or now.stage not in _STAGES:
         return []
     order = list(_STAGES)
     here = order.index(now.stage)
