@@ -30,16 +30,11 @@ from core.runtimes.genai import (
     readable_tokenizer,
 )
 from core.runtimes.optimum import OptimumRuntime
-from core.runtimes.serialization import (
-    conditions_from_json,
-    memory_from_json,
-    request_to_json,
-    spec_to_json,
-)
 from core.runtimes.spec import ModelSpec, TokenRequest
 from core.runtimes.tokenizer import is_plain
 from core.runtimes.transformers_generate import TRANSFORMERS, frozen_imports
 from core.store.library_env import quick_imports
+from core.workers.child import from_json
 from core.workers.process import Event, WorkerProcess, error_from_json
 
 logger = logging.getLogger(__name__)
@@ -153,13 +148,12 @@ class _Process:
         Raises:
             PaddockError: it cannot be loaded.
         """
-        self._child.send(do="load", folder=str(folder), spec=spec_to_json(spec))
+        self._child.send(do="load", folder=str(folder), spec=spec)
         return self._reply(f"loading {spec.label}")
 
     def growth(self) -> ProcessMemory:
         self._child.send(do="growth")
-        found = self._reply("measuring its memory")
-        return memory_from_json({key: value for key, value in found.items() if key != "event"})
+        return from_json(ProcessMemory, self._reply("measuring its memory")["memory"])
 
     def answer(self, request: TokenRequest, on_token: OnToken) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.generate`."""
@@ -168,7 +162,7 @@ class _Process:
             if not self.alive:
                 raise self._ended_error("starting an answer")
             self._pending[number] = answer
-        self._child.send(do="answer", id=number, request=request_to_json(request))
+        self._child.send(do="answer", id=number, request=request)
         answer.ended.wait()
         if answer.interrupted:
             raise InterruptedGeneration
@@ -266,7 +260,7 @@ class ProcessModel:
         self.tokenizer = tokenizer
         self.end_ids = frozenset(ready["end_ids"])
         self.positions: int | None = ready["positions"]
-        self.conditions: Conditions = conditions_from_json(ready["conditions"])
+        self.conditions: Conditions = from_json(Conditions, ready["conditions"])
         self.at_once: int = ready["at_once"]
         self._process = process
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,10 +25,9 @@ from core.errors import PaddockError
 from core.hardware.devices import process_memory
 from core.runtimes.base import InterruptedGeneration, LoadedModel, StampedId
 from core.runtimes.genai import GenAIRuntime, NotForGenAI
-from core.runtimes.serialization import request_from_json, spec_from_json
-from core.runtimes.spec import TokenRequest
+from core.runtimes.spec import ModelSpec, TokenRequest
 from core.store.library_env import quieten_libraries
-from core.workers.child import Channel, open_channel
+from core.workers.child import Channel, from_json, open_channel
 
 SEND_EVERY_S = 0.01
 """Tokens generated within this interval are sent in one message: each message wakes the app, which
@@ -61,13 +59,12 @@ class _Server:
     def run(self, command: dict[str, Any]) -> None:
         match command["do"]:
             case "load":
-                self._load(Path(command["folder"]), command["spec"])
+                self._load(Path(command["folder"]), from_json(ModelSpec, command["spec"]))
             case "growth":
-                self._channel.say(
-                    event="growth", **asdict(process_memory().growth_since(self._before))
-                )
+                memory = process_memory().growth_since(self._before)
+                self._channel.say(event="growth", memory=memory)
             case "answer":
-                request = request_from_json(command["request"])
+                request = from_json(TokenRequest, command["request"])
                 answer = _Answer(self._channel, command["id"], request)
                 self._answers[answer.id] = answer
                 threading.Thread(target=self._generate, args=(answer,), daemon=True).start()
@@ -77,10 +74,10 @@ class _Server:
                 assert self._model is not None, "it is generating an answer"
                 self._model.interrupt(answer.request)
 
-    def _load(self, folder: Path, spec: dict[str, Any]) -> None:
+    def _load(self, folder: Path, spec: ModelSpec) -> None:
         self._before = process_memory()
         try:
-            model = self._runtime.load_here(folder, spec_from_json(spec), None)
+            model = self._runtime.load_here(folder, spec, None)
         except PaddockError as error:
             self._channel.fail(error)
             return
@@ -92,7 +89,7 @@ class _Server:
             event="ready",
             end_ids=sorted(model.end_ids),
             positions=model.positions,
-            conditions=asdict(model.conditions),
+            conditions=model.conditions,
             at_once=model.at_once,
         )
 
