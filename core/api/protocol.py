@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
+from core.api.body import REMOVE, Fields, Whole, invalid, number, unsupported, whole
 from core.api.errors import ApiError, invalid_value
-from core.api.fields import REMOVE, Fields, Whole, invalid, number, unsupported, whole
 from core.api.messages import parse_messages
 from core.api.service import Limits
 from core.api.structure import StructureFields
@@ -219,7 +219,7 @@ class Body(StructureFields):
 
     @classmethod
     def parse(cls, values: Any, path: str = "") -> Self:
-        """See :meth:`core.api.fields.Fields.parse`; unsupported fields may have neutral values."""
+        """See :meth:`core.api.body.Fields.parse`; unsupported fields may have neutral values."""
         return super().parse(_without_neutral(values, cls.model_fields), path)
 
 
