@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from core.api.names import ModelName
 from core.api.service import Caller, Limits, ModelCard
 from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, catalogue
 from core.catalogue.load import EMBEDDED_DIR
@@ -48,12 +47,12 @@ class EngineModels:
         stored = sorted(_usable(self._engine.store), key=lambda each: not _embedded(each))
         there = {(each.key, each.precision) for each in stored}
         embedded = [
-            _embedded_card(ModelName(row.key), row)
+            _embedded_card(ModelSpec(row.key), row)
             for row in catalogue().values()
             if row.embedded and (row.key, DEFAULT_PRECISION) not in there
             if not self._engine.settings.kiosk
         ]
-        return embedded + [_stored_card(_name(each), each) for each in stored]
+        return embedded + [_stored_card(_spec(each), each) for each in stored]
 
     def find(self, name: str) -> ModelCard:
         """Return the model with this name."""
@@ -68,19 +67,21 @@ class EngineModels:
             wanted, stored = self._find(name)
         except PaddockError:  # raised again by start
             return SamplingSettings()
-        return default_sampling(self._engine.store, _spec(wanted, stored).model)
+        model = wanted.model if stored is None else stored.name
+        return default_sampling(self._engine.store, model)
 
     def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
         """Start an answer and return immediately."""
         wanted, stored = self._find(name)
+        model = wanted.model if stored is None else stored.name
         return self._engine.answer(
-            self._engine.handle(replace(_spec(wanted, stored), prefix_cache=True)),
+            self._engine.handle(replace(wanted, model=model, prefix_cache=True)),
             request,
             origin=Origin.API,
             user=User(caller.owner, caller.lane),
         )
 
-    def _find(self, name: str) -> tuple[ModelName, StoredModel | None]:
+    def _find(self, name: str) -> tuple[ModelSpec, StoredModel | None]:
         """Return the parsed name and the stored model, None for a demo model not yet converted.
 
         Raises:
@@ -114,25 +115,20 @@ def _usable(store: ModelStore) -> list[StoredModel]:
     return usable
 
 
-def _interpretations(name: str) -> Iterator[ModelName]:
+def _interpretations(name: str) -> Iterator[ModelSpec]:
     """Yield the ways to read a name, which may itself contain what looks like a suffix.
 
     Without a suffix, it also means a GGUF model as stored if there is no INT8 version.
     """
-    yield ModelName(name)
-    yield ModelName(name, Precision.STORED)
-    yield ModelName.parse(name)
+    yield ModelSpec(name)
+    yield ModelSpec(name, Precision.STORED)
+    yield ModelSpec.parse(name)
 
 
-def _spec(wanted: ModelName, stored: StoredModel | None) -> ModelSpec:
-    model = stored.name if stored is not None else wanted.model
-    return ModelSpec(model, wanted.precision, wanted.device, wanted.runtime)
-
-
-def _name(stored: StoredModel) -> ModelName:
+def _spec(stored: StoredModel) -> ModelSpec:
     if stored.precision is Precision.INT4_NPU:
-        return ModelName(stored.name, Precision.INT4, _NPU)
-    return ModelName(stored.name, stored.precision)
+        return ModelSpec(stored.name, Precision.INT4, _NPU)
+    return ModelSpec(stored.name, stored.precision)
 
 
 def _names(stored: StoredModel) -> set[str]:
@@ -154,12 +150,12 @@ def _source(stored: StoredModel) -> Source:
     return Source(stored.key, kind, source.location, row, stored.title)
 
 
-def _stored_card(name: ModelName, stored: StoredModel) -> ModelCard:
+def _stored_card(spec: ModelSpec, stored: StoredModel) -> ModelCard:
     manifest = stored.manifest
     hub = manifest.source.kind == SourceKind.HUB
     owner = manifest.source.location.partition("/")[0] if hub else "local"
     return ModelCard(
-        id=str(name),
+        id=spec.name,
         title=stored.title,
         created=int(manifest.created.timestamp()),
         owned_by="paddock" if _embedded(stored) else owner,
@@ -167,10 +163,10 @@ def _stored_card(name: ModelName, stored: StoredModel) -> ModelCard:
     )
 
 
-def _embedded_card(name: ModelName, row: CatalogueModel) -> ModelCard:
+def _embedded_card(spec: ModelSpec, row: CatalogueModel) -> ModelCard:
     weights = EMBEDDED_DIR / row.key / "model.safetensors"
     return ModelCard(
-        id=str(name),
+        id=spec.name,
         title=row.title,
         created=int(weights.stat().st_mtime),
         owned_by="paddock",
