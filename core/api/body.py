@@ -22,6 +22,35 @@ _SHOWN = 60
 """Characters of an invalid value or an unknown name that are quoted in an error."""
 
 
+class BodyTooLong(Exception):
+    """A body exceeds its maximum size; the caller says so in its own sentence."""
+
+
+async def read_limited(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+    """Return the body of any request.
+
+    Raises:
+        BodyTooLong: it is larger than ``max_bytes``.
+        TimeoutError: it did not arrive in time.
+        ClientDisconnect: the client closed the connection.
+    """
+    length = request.headers.get("content-length", "0")
+    if length.isascii() and length.isdigit() and int(length[:12]) > max_bytes:
+        raise BodyTooLong
+    received = bytearray()
+    async with asyncio.timeout(timeout_s):
+        async for piece in request.stream():
+            received += piece
+            if len(received) > max_bytes:
+                raise BodyTooLong
+    return bytes(received)
+
+
+def content_type(request: Request) -> str:
+    """Return the content type without its parameters, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def read_body(request: Request) -> bytes:
     """Return the request body.
 
@@ -29,23 +58,19 @@ async def read_body(request: Request) -> bytes:
         ApiError: it has another content type, is too long or arrives too slowly.
         ClientDisconnect: the client closed the connection.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    if content_type(request) != "application/json":
         raise ApiError(
             415,
             "The request is not JSON. Send it as Content-Type: application/json.",
             code="not_json",
         )
-    length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and int(length[:12]) > MAX_BYTES:
-        raise _too_long()
-    received = bytearray()
     try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            async for piece in request.stream():
-                received += piece
-                if len(received) > MAX_BYTES:
-                    raise _too_long()
+        return await read_limited(request, MAX_BYTES, READ_TIMEOUT_S)
+    except BodyTooLong as error:
+        size = f"{MAX_BYTES / 1e6:.1f} MB"
+        raise ApiError(
+            413, f"The request is larger than {size}. Shorten it.", code="too_long"
+        ) from error
     except TimeoutError as error:
         raise ApiError(
             408,
@@ -53,7 +78,6 @@ async def read_body(request: Request) -> bytes:
             code="slow",
             headers={"Connection": "close"},  # the rest of the body is not read
         ) from error
-    return bytes(received)
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
@@ -78,12 +102,6 @@ def parse_body(body: bytes) -> dict[str, Any]:
 def _reject_constant(name: str) -> NoReturn:
     """Reject ``NaN`` and ``Infinity``, which Python's parser accepts."""
     raise ValueError(f"{name} is not a JSON number")
-
-
-def _too_long() -> ApiError:
-    return ApiError(
-        413, f"The request is larger than {MAX_BYTES / 1e6:.1f} MB. Shorten it.", code="too_long"
-    )
 
 
 def _bad(sentence: str) -> ApiError:

@@ -456,7 +456,7 @@ class Engine:
     def _provide(
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
     ) -> StoredModel:
-        """See :class:`core.runtimes.pool.Provider`."""
+        """See :data:`core.runtimes.pool.Provider`."""
 
         def report(progress: Progress) -> None:
             on_progress(progress.message, progress.fraction)

@@ -27,7 +27,7 @@ from core.errors import (
 )
 from core.hardware.devices import AUTO, auto_devices, available_memory_bytes
 from core.runtimes.base import Conditions, InterruptedGeneration, LoadedModel, OnToken
-from core.runtimes.batching import BatchedAnswer, Handle, Lane, Pipeline, Stepper
+from core.runtimes.batching import BatchedAnswer, Lane, PrefixCache, Stepper
 from core.runtimes.kv_cache import kv_bytes_per_position
 from core.runtimes.optimum import (
     OptimumRuntime,
@@ -36,7 +36,6 @@ from core.runtimes.optimum import (
     out_of_memory,
     unreadable,
 )
-from core.runtimes.prefix_cache import PrefixCache
 from core.runtimes.spec import (
     GenAIOptions,
     ModelSpec,
@@ -46,15 +45,10 @@ from core.runtimes.spec import (
     SpeculationMode,
     TokenRequest,
 )
-from core.runtimes.tokenizer import is_plain, load_tokenizer
-from core.runtimes.transformers_generate import (
-    TRANSFORMERS,
-    as_ids,
-    frozen_imports,
-    last_line,
-)
+from core.runtimes.tokenizer import import_tokenizers, load_tokenizer
+from core.runtimes.transformers_generate import as_ids, frozen_imports, last_line
 from core.store.checkpoint import context_length, read_json
-from core.store.library_env import LIBRARY_ERRORS, disable_telemetry, quick_imports
+from core.store.library_env import LIBRARY_ERRORS, disable_telemetry
 from core.store.manifest import GenAICheck, read_manifest
 from core.store.weights import IR_XML
 from core.units import bytes_text
@@ -63,6 +57,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import openvino_genai
+
+    from core.runtimes.batching import Handle, Pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -113,12 +109,7 @@ class GenAIRuntime:
         disable_telemetry()
         with frozen_imports("genai"):
             import openvino_genai  # noqa: F401
-            import tokenizers  # noqa: F401
-        if folder is not None and not is_plain(folder):
-            with frozen_imports(TRANSFORMERS), quick_imports():
-                import transformers
-
-                _ = transformers.AutoTokenizer  # imported lazily, at the first use of the name
+        import_tokenizers(folder)
 
     def load(self, folder: Path, spec: ModelSpec) -> LoadedModel:
         """Load ``folder`` on the device of ``spec``, with its hints."""
@@ -208,7 +199,28 @@ def load_with_optimum(
     return model
 
 
-class GenAIModel:
+class LogProbabilities:
+    """Scoring of a given text, by a model in this process or in its own."""
+
+    def log_probabilities(self: LoadedModel, token_ids: Sequence[int]) -> list[float]:
+        """Return the natural log probabilities of all tokens but the first, from one forward pass.
+
+        Raises:
+            GenerationError: the runtime failed.
+        """
+        found: list[float] = []
+
+        def take(token_id: int) -> bool:
+            found.append(getattr(token_id, "log_probability", None) or 0.0)
+            return len(found) < len(token_ids)
+
+        options = GenAIOptions(logprobs=True, ignore_eos=True)
+        sampling = SamplingSettings(max_new_tokens=1, greedy=True)
+        self.generate(TokenRequest(tuple(token_ids), sampling, options=options, echo=True), take)
+        return found[1:]
+
+
+class GenAIModel(LogProbabilities):
     """See :class:`core.runtimes.base.LoadedModel`."""
 
     takes_options = True
@@ -292,9 +304,13 @@ class GenAIModel:
             logger.info("No prompt lookup: %s", error)
 
     def _lane(self, pipeline: Pipeline) -> Lane:
+        import numpy as np
+        import openvino
+
         def admit(request: TokenRequest) -> Handle:
+            ids = openvino.Tensor(np.asarray([request.prompt_ids], dtype=np.int64))
             config = _generation_config(request, self.end_ids)
-            return self._add(pipeline, request.prompt_ids, config)
+            return pipeline.add_request(next(self._numbers), ids, config)
 
         return Lane(pipeline, admit, PrefixCache() if self._has_prefix_cache else None)
 
@@ -312,13 +328,13 @@ class GenAIModel:
         if unread and answer.error is not None and not isinstance(answer.error, PaddockError):
             raise BadRequestError(_structure_error(answer.error)) from answer.error
         if isinstance(answer.error, RuntimeError):
-            raise _failure("Generation", answer.error) from answer.error
+            logger.error("Generation failed in OpenVINO GenAI", exc_info=answer.error)
+            raise GenerationError(
+                f"Generation failed ({last_line(answer.error)}). Try again, or choose another "
+                "precision, device or runtime."
+            ) from answer.error
         if answer.error is not None:
             raise answer.error
-
-    def log_probabilities(self, token_ids: Sequence[int]) -> list[float]:
-        """See :func:`log_probabilities`."""
-        return log_probabilities(self, token_ids)
 
     def interrupt(self, request: TokenRequest) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.interrupt`.
@@ -336,31 +352,6 @@ class GenAIModel:
             self._pipeline = self._lookup = None
             self._no_lookup = GenerationError("The model was unloaded. Try again.")
         gc.collect()
-
-    def _add(self, pipeline: Any, token_ids: Sequence[int], config: Any) -> Any:
-        import numpy as np
-        import openvino
-
-        ids = openvino.Tensor(np.asarray([token_ids], dtype=np.int64))
-        return pipeline.add_request(next(self._numbers), ids, config)
-
-
-def log_probabilities(model: LoadedModel, token_ids: Sequence[int]) -> list[float]:
-    """Return the natural log probabilities of all tokens but the first, from one forward pass.
-
-    Raises:
-        GenerationError: the runtime failed.
-    """
-    found: list[float] = []
-
-    def take(token_id: int) -> bool:
-        found.append(getattr(token_id, "log_probability", None) or 0.0)
-        return len(found) < len(token_ids)
-
-    options = GenAIOptions(logprobs=True, ignore_eos=True)
-    sampling = SamplingSettings(max_new_tokens=1, greedy=True)
-    model.generate(TokenRequest(tuple(token_ids), sampling, options=options, echo=True), take)
-    return found[1:]
 
 
 def _generation_config(request: TokenRequest, end_ids: frozenset[int]) -> Any:
@@ -585,11 +576,3 @@ def _structure_error(error: Exception) -> str:
     line = (str(error).strip() or "OpenVINO GenAI does not accept it").splitlines()[-1]
     _, location, detail = line.rpartition(".cc:")
     return (detail.partition(": ")[2] if location else line)[:200]
-
-
-def _failure(what: str, error: Exception) -> GenerationError:
-    logger.error("%s failed in OpenVINO GenAI", what, exc_info=error)
-    return GenerationError(
-        f"{what} failed ({last_line(error)}). Try again, or choose another precision, device or "
-        "runtime."
-    )

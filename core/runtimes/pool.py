@@ -47,12 +47,8 @@ HintsFor = Callable[[ModelSpec, StoredModel], ExecutionHints | None]
 """Returns the execution hints of a stored model whose spec has none; None: the default hints."""
 
 
-class Provider(Protocol):
-    """Returns the stored model of a spec, converting it first if necessary."""
-
-    def __call__(
-        self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
-    ) -> StoredModel: ...
+Provider = Callable[[ModelSpec, OnProgress, threading.Event], StoredModel]
+"""Returns the stored model of a spec, converting it first if necessary."""
 
 
 @dataclass(frozen=True)

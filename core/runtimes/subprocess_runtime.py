@@ -10,7 +10,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,14 @@ from core.runtimes.base import (
 )
 from core.runtimes.genai import (
     DEFAULT_AT_ONCE,
+    LogProbabilities,
     load_with_optimum,
-    log_probabilities,
     readable_tokenizer,
 )
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.spec import ModelSpec, TokenRequest
-from core.runtimes.tokenizer import is_plain
-from core.runtimes.transformers_generate import TRANSFORMERS, frozen_imports
+from core.runtimes.tokenizer import import_tokenizers
+from core.runtimes.transformers_generate import frozen_imports
 from core.store.library_env import quick_imports
 from core.workers.child import from_json
 from core.workers.process import Event, WorkerProcess, error_from_json
@@ -67,14 +67,9 @@ class SubprocessRuntime:
             if self._spare is None or not self._spare.alive:
                 self._spare = _Process(self._at_once)
             spare = self._spare
-        with frozen_imports("tokenizers"), quick_imports():
-            import tokenizers  # noqa: F401
-            import transformers.utils.chat_template_utils
-        if folder is not None and not is_plain(folder):
-            with frozen_imports(TRANSFORMERS), quick_imports():
-                import transformers
-
-                _ = transformers.AutoTokenizer  # imported lazily, at the first use of the name
+        with frozen_imports("chat templates"), quick_imports():
+            import transformers.utils.chat_template_utils  # noqa: F401
+        import_tokenizers(folder)
         spare.wait_until_prepared()
 
     def load(self, folder: Path, spec: ModelSpec) -> LoadedModel:
@@ -250,7 +245,7 @@ class _Process:
         )
 
 
-class ProcessModel:
+class ProcessModel(LogProbabilities):
     """Model in a subprocess: see :class:`core.runtimes.base.LoadedModel` and
     :class:`core.runtimes.base.SubprocessModel`."""
 
@@ -270,10 +265,6 @@ class ProcessModel:
         ``on_token`` is called in another thread.
         """
         self._process.answer(request, on_token)
-
-    def log_probabilities(self, token_ids: Sequence[int]) -> list[float]:
-        """See :func:`core.runtimes.genai.log_probabilities`."""
-        return log_probabilities(self, token_ids)
 
     def interrupt(self, request: TokenRequest) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.interrupt`.

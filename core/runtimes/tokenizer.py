@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.runtimes.transformers_generate import TRANSFORMERS, frozen_imports
+from core.store.library_env import quick_imports
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -109,6 +112,17 @@ class PlainTokenizer:
             **{**self._named, **template_kwargs},
         )
         return rendered[0]
+
+
+def import_tokenizers(folder: Path | None) -> None:
+    """Import what :func:`load_tokenizer` needs for the tokenizer in a folder, if it is known."""
+    with frozen_imports("tokenizers"), quick_imports():
+        import tokenizers  # noqa: F401
+    if folder is not None and not is_plain(folder):
+        with frozen_imports(TRANSFORMERS), quick_imports():
+            import transformers
+
+            _ = transformers.AutoTokenizer  # imported lazily, at the first use of the name
 
 
 def load_tokenizer(folder: Path) -> Any:

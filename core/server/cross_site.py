@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.api.errors import PERMISSION, ApiError
 from core.server import form_pages
 from core.server.api_keys import is_key
-from core.server.middleware import is_api
+from core.server.api_routes import is_api
 from core.server.paths import FIRST_PAGE
 
 _CROSS_ORIGIN = "Cross-origin requests are not allowed."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import re
@@ -14,6 +13,8 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
+
+from core.api.body import BodyTooLong, content_type, read_limited
 
 MAX_BYTES = 16 * 1024
 """Maximum size of a form: a password has up to 256 characters of up to twelve bytes each when
@@ -48,10 +49,18 @@ async def read_form(request: Request) -> dict[str, str]:
         BadForm: it is too long or too slow, has another content type, is not valid UTF-8, or has a
             field twice.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != CONTENT_TYPE:
+    if content_type(request) != CONTENT_TYPE:
         raise BadForm(415, "The content type is not supported. Submit the form from its page.")
-    body = await _body(request)
+    try:
+        body = await read_limited(request, MAX_BYTES, READ_TIMEOUT_S)
+    except BodyTooLong as error:
+        raise BadForm(413, "The form is too long. Shorten your input.") from error
+    except TimeoutError as error:
+        raise BadForm(
+            408, f"The form did not arrive within {READ_TIMEOUT_S:.0f} s. Submit it again."
+        ) from error
+    except ClientDisconnect as error:
+        raise BadForm(400, "The connection was closed. Submit the form again.") from error
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
@@ -66,27 +75,6 @@ async def read_form(request: Request) -> dict[str, str]:
     if len(fields) != len(pairs):
         raise BadForm(400, _UNREADABLE)
     return fields
-
-
-async def _body(request: Request) -> bytes:
-    too_long = BadForm(413, "The form is too long. Shorten your input.")
-    length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and int(length[:12]) > MAX_BYTES:
-        raise too_long
-    received = bytearray()
-    try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            async for piece in request.stream():
-                received += piece
-                if len(received) > MAX_BYTES:
-                    raise too_long
-    except TimeoutError as error:
-        raise BadForm(
-            408, f"The form did not arrive within {READ_TIMEOUT_S:.0f} s. Submit it again."
-        ) from error
-    except ClientDisconnect as error:
-        raise BadForm(400, "The connection was closed. Submit the form again.") from error
-    return bytes(received)
 
 
 class CsrfTokens:

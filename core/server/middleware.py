@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import PaddockError, RecordsError, UserError
 from core.server import form_pages
+from core.server.api_routes import is_api
 from core.server.connections import Connections
-from core.server.missing_v1 import lacks_v1
 from core.server.paths import (
     DELETE,
     PAGES,
@@ -27,10 +27,8 @@ from core.server.paths import (
     REGISTER,
     SIGN_IN,
     SIGN_OUT,
-    V1,
     sign_in_link,
 )
-from core.server.prometheus_route import METRICS, asks_for_page
 from core.server.visitor import Visitor, Visitors
 
 CONNECTION_HEADER = "x-paddock-connection"
@@ -151,17 +149,6 @@ class AuthMiddleware:
     def _path(self, scope: Scope) -> str:
         """Return the path below the prefix, without leading and trailing slashes."""
         return str(scope["path"]).removeprefix(self._prefix).strip("/")
-
-
-def is_api(scope: Scope, prefix: str) -> bool:
-    """Whether the HTTP request is for a route that authenticates by API key itself."""
-    path = str(scope["path"]).removeprefix(prefix)
-    return (
-        path == V1
-        or path.startswith(f"{V1}/")
-        or (path == METRICS and not asks_for_page(scope))
-        or lacks_v1(scope, prefix)
-    )
 
 
 def _internal(name: bytes) -> bool:
