@@ -17,9 +17,10 @@ from core.api.body import parse_body, read_body
 from core.api.errors import ApiError, api_error, json_response
 from core.api.protocol import ParsedRequest, parse_chat, parse_completion
 from core.api.replies import Reader, Reply, model_list, model_object
-from core.api.service import Authenticate, Caller, ModelService
+from core.api.service import Authenticate, ModelService
 from core.api.stream import Follower, ended, failure_of, send_stream
 from core.errors import PaddockError
+from core.inference.engine import User
 from core.inference.job import Job
 
 CHAT, COMPLETIONS, MODELS = "chat/completions", "completions", "models"
@@ -72,7 +73,7 @@ class Api:
             self._count(route, request.method if known else "other", status)
 
     async def _answer(self, request: Request, path: str, route: str, send: Send) -> int:
-        caller = await run_in_threadpool(self._authenticate, request)
+        user = await run_in_threadpool(self._authenticate, request)
         _check_route(request, path, route)
         if route == f"/v1/{MODELS}":
             cards = await run_in_threadpool(lambda: self._service().models())
@@ -83,7 +84,7 @@ class Api:
             return await _send(json_response(model_object(card)), request, send)
         body = await read_body(request)
         chat = path == CHAT
-        parsed, answers = await run_in_threadpool(self._start, body, caller, chat=chat)
+        parsed, answers = await run_in_threadpool(self._start, body, user, chat=chat)
         logprobs = parsed.request.options.logprobs
         reply = Reply(answers[0].id, parsed.model, chat, logprobs, parsed.token_ids)
         async with Follower(answers, request.receive) as follower:
@@ -93,14 +94,14 @@ class Api:
                 return CLIENT_CLOSED
             return await _send(_whole(parsed, reply, answers), request, send)
 
-    def _start(self, body: bytes, caller: Caller, *, chat: bool) -> tuple[ParsedRequest, list[Job]]:
+    def _start(self, body: bytes, user: User, *, chat: bool) -> tuple[ParsedRequest, list[Job]]:
         service = self._service()
         parse = parse_chat if chat else parse_completion
-        parsed = parse(parse_body(body), service.limits, service.sampling)
+        parsed = parse(parse_body(body), service.settings, service.sampling)
         answers: list[Job] = []
         try:
             for request in parsed.requests:
-                answers.append(service.start(parsed.model, request, caller))
+                answers.append(service.start(parsed.model, request, user))
         except PaddockError as error:
             for answer in answers:
                 answer.cancel()

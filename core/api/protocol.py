@@ -17,7 +17,6 @@ from pydantic import BeforeValidator, Field
 from core.api.body import REMOVE, Fields, Whole, invalid, number, unsupported, whole
 from core.api.errors import ApiError, invalid_value
 from core.api.messages import parse_messages
-from core.api.service import Limits
 from core.api.structure import StructureFields
 from core.errors import BadRequestError
 from core.inference.request import (
@@ -40,6 +39,7 @@ from core.runtimes.spec import (
     Speculation,
     SpeculationMode,
 )
+from core.settings import Settings
 
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20
@@ -288,7 +288,7 @@ def _dolly(name: str) -> SamplingSettings:
 
 
 def parse_chat(
-    body: Mapping[str, Any], limits: Limits, defaults: Defaults = _dolly
+    body: Mapping[str, Any], settings: Settings, defaults: Defaults = _dolly
 ) -> ParsedRequest:
     """Parse the body of ``/v1/chat/completions``.
 
@@ -305,11 +305,11 @@ def parse_chat(
         chat_template_kwargs=fields.chat_template_kwargs,
     )
     prefix = f"{last.text.strip()}\n" if fields.return_full_text else ""
-    return _parsed(fields, limits, defaults(fields.model), request, prefix, "messages")
+    return _parsed(fields, settings, defaults(fields.model), request, prefix, "messages")
 
 
 def parse_completion(
-    body: Mapping[str, Any], limits: Limits, defaults: Defaults = _dolly
+    body: Mapping[str, Any], settings: Settings, defaults: Defaults = _dolly
 ) -> ParsedRequest:
     """Parse the body of ``/v1/completions``.
 
@@ -322,12 +322,12 @@ def parse_completion(
             raise unsupported(name, "`logprobs` has no values for the prompt. Remove one.")
     request = GenerationRequest(fields.prompt, verbatim=True)
     prefix = fields.prompt if fields.echo or fields.return_full_text else ""
-    return _parsed(fields, limits, defaults(fields.model), request, prefix, "prompt")
+    return _parsed(fields, settings, defaults(fields.model), request, prefix, "prompt")
 
 
 def _parsed(
     fields: Body,
-    limits: Limits,
+    settings: Settings,
     default: SamplingSettings,
     request: GenerationRequest,
     prefix: str,
@@ -336,28 +336,30 @@ def _parsed(
     """Apply the fields of both routes."""
     for text in fields.stop:
         _check_readable("stop", text)
-    sampling = _sampling(fields, limits, default)
+    sampling = _sampling(fields, settings, default)
     options = _options(fields, sampling)
+    if isinstance(fields.speculation, str):
+        speculation = Speculation(SpeculationMode(fields.speculation))
+    else:
+        guesses = SpeculationFields.parse(fields.speculation, "speculation")
+        speculation = Speculation(SpeculationMode.ON, guesses.tokens, guesses.ngram)
     request = replace(
         request,
         sampling=sampling,
         stop=tuple(fields.stop),
         options=options,
-        speculation=_speculation(fields),
+        speculation=speculation,
     )
-    if request.characters > limits.max_characters:
+    if request.characters > settings.max_characters:
         raise ApiError(
             400,
             f"`{param}` has {request.characters:,} characters. Send at most "
-            f"{limits.max_characters:,}.",
+            f"{settings.max_characters:,}.",
             code="string_above_max_length",
             param=param,
         )
     if fields.stream_options is not None and not fields.stream:
-        raise invalid_value(
-            "`stream_options` requires `stream` to be true.",
-            "stream_options",
-        )
+        raise invalid_value("`stream_options` requires `stream` to be true.", "stream_options")
     streaming = StreamOptions.parse(fields.stream_options or {}, "stream_options")
     return ParsedRequest(
         model=fields.model,
@@ -401,14 +403,6 @@ def _options(fields: Body, sampling: SamplingSettings) -> GenAIOptions:
     return options
 
 
-def _speculation(fields: Body) -> Speculation:
-    given = fields.speculation
-    if isinstance(given, str):
-        return Speculation(SpeculationMode(given))
-    found = SpeculationFields.parse(given, "speculation")
-    return Speculation(SpeculationMode.ON, found.tokens, found.ngram)
-
-
 def _top_logprobs(fields: Body) -> int:
     """Return how many alternatives of each token were requested.
 
@@ -418,10 +412,7 @@ def _top_logprobs(fields: Body) -> int:
     if not isinstance(fields, ChatBody):
         return int(getattr(fields, "logprobs", None) or 0)
     if fields.top_logprobs and not fields.logprobs:
-        raise invalid_value(
-            "`top_logprobs` requires `logprobs` to be true.",
-            "top_logprobs",
-        )
+        raise invalid_value("`top_logprobs` requires `logprobs` to be true.", "top_logprobs")
     return fields.top_logprobs
 
 
@@ -444,7 +435,7 @@ def _without_neutral(body: Mapping[str, Any], done: Container[str]) -> dict[str,
     return kept
 
 
-def _sampling(fields: Body, limits: Limits, default: SamplingSettings) -> SamplingSettings:
+def _sampling(fields: Body, settings: Settings, default: SamplingSettings) -> SamplingSettings:
     """Return the settings.
 
     Args:
@@ -464,7 +455,7 @@ def _sampling(fields: Body, limits: Limits, default: SamplingSettings) -> Sampli
         or fields.top_k == 1
     )
     return SamplingSettings(
-        max_new_tokens=min(wanted, limits.max_new_tokens or MAX_NEW_TOKENS_RANGE[1]),
+        max_new_tokens=min(wanted, settings.max_new_tokens or MAX_NEW_TOKENS_RANGE[1]),
         temperature=default.temperature if greedy else temperature,
         top_p=default.top_p if greedy else top_p,
         top_k=max(0, top_k),

@@ -262,9 +262,6 @@ class Job:
         except Exception as error:
             logger.exception("An answer failed unexpectedly")
             answer = self._ended(StopReason.ERROR, error=_unexpected(error))
-        self._finish(answer)
-
-    def _finish(self, answer: Answer) -> None:
         self.lease = self._work = None  # a finished job must not keep the model in memory
         self._answer = answer
         self._phase = Phase.DONE
@@ -433,6 +430,9 @@ class Job:
                 work.draft_tokens,
                 received=self.spec.remote,
             )
+        thinking = None
+        if thoughts := self.thoughts.strip():
+            thinking = Thinking(thoughts, len(self._thought_stamps), self._thinking_s())
         return Answer(
             text=self.text.rstrip(),
             token_ids=tuple(self._ids),
@@ -445,14 +445,10 @@ class Job:
             facts=lease.facts if lease else None,
             weights=lease.stored.special_label if lease and lease.stored else None,
             contended=contended,
-            thinking=self._all_thoughts(),
+            thinking=thinking,
             dropped=work.dropped if work else 0,
             error=error,
         )
-
-    def _all_thoughts(self) -> Thinking | None:
-        text = self.thoughts.strip()
-        return Thinking(text, len(self._thought_stamps), self._thinking_s()) if text else None
 
 
 def _unexpected(error: Exception) -> GenerationError:

@@ -199,10 +199,12 @@ def load_with_optimum(
     return model
 
 
-class LogProbabilities:
-    """Scoring of a given text, by a model in this process or in its own."""
+class LogProbabilities(LoadedModel):
+    """A model of GenAI, in this process or in its own, which can score a given text."""
 
-    def log_probabilities(self: LoadedModel, token_ids: Sequence[int]) -> list[float]:
+    takes_options = True
+
+    def log_probabilities(self, token_ids: Sequence[int]) -> list[float]:
         """Return the natural log probabilities of all tokens but the first, from one forward pass.
 
         Raises:
@@ -222,8 +224,6 @@ class LogProbabilities:
 
 class GenAIModel(LogProbabilities):
     """See :class:`core.runtimes.base.LoadedModel`."""
-
-    takes_options = True
 
     def __init__(
         self,

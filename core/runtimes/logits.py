@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BadRequestError, GenerationError
+from core.runtimes.base import LoadedModel
 from core.runtimes.genai import readable_tokenizer
 from core.runtimes.optimum import conditions_of, openvino_properties, out_of_memory, unreadable
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
@@ -86,12 +87,10 @@ class LogitsRuntime:
         return LogitsModel(compiled, tokenizer, positions, properties)
 
 
-class LogitsModel:
+class LogitsModel(LoadedModel):
     """A model in memory that returns logits; it generates nothing."""
 
-    at_once = 1
-    takes_options = False
-    end_ids: frozenset[int] = frozenset()
+    end_ids = frozenset()
 
     def __init__(
         self, compiled: Any, tokenizer: Any, positions: int | None, properties: dict[str, Any]

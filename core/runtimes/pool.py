@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from core.errors import ModelBusyError, NotEnoughMemoryError, PaddockError, UnknownDeviceError
 from core.hardware.devices import (
@@ -18,7 +18,7 @@ from core.hardware.devices import (
     process_memory,
     require_device,
 )
-from core.runtimes.base import LoadedModel, Runtime, SubprocessModel, TextModel
+from core.runtimes.base import LoadedModel, Runtime
 from core.runtimes.logits import LogitsModel
 from core.runtimes.spec import (
     ExecutionHints,
@@ -30,6 +30,9 @@ from core.runtimes.spec import (
 from core.settings import Settings
 from core.store import StoredModel
 from core.units import bytes_text
+
+if TYPE_CHECKING:
+    from core.runtimes.remote import RemoteModel
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +69,7 @@ class LoadFacts:
 class _Entry:
     spec: ModelSpec
     stored: StoredModel
-    model: LoadedModel | LogitsModel
+    model: LoadedModel
     facts: LoadFacts
     leases: int = 0
     last_used: float = 0.0
@@ -103,7 +106,7 @@ class LoadedInfo:
 class Lease:
     """Lease of a local or remote model; a local one stays in memory while it is leased."""
 
-    model: LoadedModel | LogitsModel | TextModel
+    model: LoadedModel | RemoteModel
     """A caller that shares it waits for its turn before each generation."""
     queue: Hashable
     """Models with the same value share :attr:`model.at_once`, such as those of one server."""
@@ -284,7 +287,7 @@ class ModelPool:
     def _remove_dead(self) -> None:
         """Remove models whose process has ended, even leased ones; the caller holds the lock."""
         for spec, entry in list(self._entries.items()):
-            if isinstance(entry.model, SubprocessModel) and not entry.model.alive:
+            if not entry.model.alive:
                 logger.warning("The process of %s has ended; the model is unloaded", spec.label)
                 del self._entries[spec]
                 entry.model.close()
@@ -398,7 +401,7 @@ class ModelPool:
             raise
         load_s = time.perf_counter() - started
         try:
-            grown = model.growth() if isinstance(model, SubprocessModel) else ProcessMemory(0, 0, 0)
+            grown = model.growth()
         except PaddockError:
             model.close()
             raise
@@ -492,7 +495,7 @@ def _await(load: _Load, on_progress: OnProgress, cancelled: threading.Event) -> 
             return False
 
 
-def _warm_up(model: LoadedModel | LogitsModel) -> None:
+def _warm_up(model: LoadedModel) -> None:
     """Generate two tokens: the first repacks the weights, the second is a warm step."""
     ids = tuple(model.tokenizer("Hello", add_special_tokens=False)["input_ids"]) or (0,)
     if isinstance(model, LogitsModel):

@@ -19,7 +19,7 @@ from core.errors import NoModelListError, RemoteError
 from core.remotes import Directory, Listing, Remote, split_name
 from core.remotes.chunks import Chunk, read_stream
 from core.remotes.models import submit
-from core.runtimes.base import Conditions, InterruptedGeneration, OnText, TextEnd
+from core.runtimes.base import Conditions, InterruptedGeneration
 from core.runtimes.pool import Lease, OnProgress
 from core.runtimes.spec import ModelSpec, TextRequest
 from core.settings import Settings
@@ -53,6 +53,27 @@ _WORDS = {
     "repetition_penalty": "the repetition penalty",
     "chat_template_kwargs": "the variables of the chat template",
 }
+
+
+OnText = Callable[[str, str], bool]
+"""Called with each piece of the answer and of the thoughts as soon as it arrives, one of them or
+both empty; returning False ends the generation."""
+
+
+@dataclass(frozen=True)
+class TextEnd:
+    """How an answer of a remote model ended."""
+
+    length: bool
+    """Whether it reached the maximum number of new tokens; otherwise the model ended it."""
+    prompt_tokens: int | None
+    """As counted by the server; None if it reports no count."""
+    new_tokens: int | None
+    """As counted by the server; None if it reports no count."""
+    conditions: Conditions
+    """Conditions of this answer."""
+    cached_tokens: int | None = None
+    """Prompt tokens from the server's prefix cache; None if it reports no count."""
 
 
 @dataclass
@@ -97,7 +118,10 @@ class _WholeCharacters:
 
 
 class RemoteModel:
-    """One model of a remote; see :class:`core.runtimes.base.TextModel`."""
+    """A model on a remote server, which formats the prompt, tokenizes and decodes.
+
+    It runs up to ``at_once`` concurrent requests.
+    """
 
     def __init__(self, wire: RemoteClient, model: str, listing: Listing, at_once: int) -> None:
         self.at_once = at_once
@@ -109,7 +133,12 @@ class RemoteModel:
         self._refused = wire.refused.setdefault(model, set())
 
     def answer(self, request: TextRequest, on_text: OnText) -> TextEnd:
-        """See :class:`core.runtimes.base.TextModel`."""
+        """Generate one answer; returns when the model or the maximum length ended it.
+
+        Raises:
+            InterruptedGeneration: :meth:`interrupt` or ``on_text`` ended it.
+            PaddockError: the server cannot be reached, rejected the request, or failed.
+        """
         pieces: SimpleQueue[tuple[str, str] | None] = SimpleQueue()
         future = submit(self._stream(request, lambda *piece: pieces.put(piece)))
         future.add_done_callback(lambda _: pieces.put(None))
@@ -137,7 +166,7 @@ class RemoteModel:
         )
 
     def interrupt(self, request: TextRequest) -> None:
-        """See :class:`core.runtimes.base.TextModel`."""
+        """Cancel this request object in any phase; can be called from any thread."""
         with self._lock:
             future = self._running.get(id(request))
         if future is not None:

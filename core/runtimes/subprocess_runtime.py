@@ -179,14 +179,7 @@ class _Process:
     def _on_event(self, event: Event | None) -> None:
         match (event or {}).get("event"):
             case "tokens":
-                unknown = itertools.repeat(None)
-                found = event.get("log_probabilities") or unknown
-                drafts = event.get("step_drafts") or unknown
-                cached = itertools.chain([event.get("cached_tokens")], unknown)
-                self._on_tokens(
-                    event["id"],
-                    map(StampedId, event["tokens"], event["stamps_s"], found, drafts, cached),
-                )
+                self._on_tokens(event["id"], map(StampedId, *event["columns"]))
             case "end":
                 self._finish(event)
             case "prepared":
@@ -246,10 +239,7 @@ class _Process:
 
 
 class ProcessModel(LogProbabilities):
-    """Model in a subprocess: see :class:`core.runtimes.base.LoadedModel` and
-    :class:`core.runtimes.base.SubprocessModel`."""
-
-    takes_options = True
+    """Model in a subprocess: see :class:`core.runtimes.base.LoadedModel`."""
 
     def __init__(self, process: _Process, tokenizer: Any, ready: dict[str, Any]) -> None:
         self.tokenizer = tokenizer
@@ -279,9 +269,9 @@ class ProcessModel(LogProbabilities):
 
     @property
     def alive(self) -> bool:
-        """See :attr:`core.runtimes.base.SubprocessModel.alive`."""
+        """See :attr:`core.runtimes.base.LoadedModel.alive`."""
         return self._process.alive
 
     def growth(self) -> ProcessMemory:
-        """See :meth:`core.runtimes.base.SubprocessModel.growth`."""
+        """See :meth:`core.runtimes.base.LoadedModel.growth`."""
         return self._process.growth()

@@ -17,7 +17,6 @@ libraries are then imported. Each further one is a command::
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -113,25 +112,14 @@ class _Answer:
         self.request = request
         self.stopped = False
         self._channel = channel
-        self._tokens: list[int] = []
-        self._stamps_s: list[float] = []
-        self._log_probabilities: list[float | None] = []
-        """Empty unless they were requested."""
-        self._step_drafts: list[int | None] = []
-        self._cached_tokens: int | None = None
+        self._tokens: list[tuple[Any, ...]] = []
+        """Arguments of :class:`core.runtimes.base.StampedId`."""
         self._sent_s = 0.0
 
-    def take(self, token_id: int) -> bool:
-        stamped = token_id if isinstance(token_id, StampedId) else None
-        now = stamped.stamp_s if stamped else time.perf_counter()
+    def take(self, token: StampedId) -> bool:
         if not self.stopped:
-            self._tokens.append(token_id)
-            self._stamps_s.append(now)
-            if stamped:
-                self._log_probabilities.append(stamped.log_probability)
-                self._step_drafts.append(stamped.step_drafts)
-                if stamped.cached_tokens is not None:  # only on the first token
-                    self._cached_tokens = stamped.cached_tokens
+            now, drafts = token.stamp_s, token.step_drafts
+            self._tokens.append((token, now, token.log_probability, drafts, token.cached_tokens))
             if now - self._sent_s >= SEND_EVERY_S:
                 self._sent_s = now
                 self.send()
@@ -140,18 +128,9 @@ class _Answer:
     def send(self) -> None:
         """Send the buffered tokens, unless the answer was stopped."""
         if self._tokens and not self.stopped:
-            more: dict[str, Any] = {
-                "log_probabilities": self._log_probabilities,
-                "step_drafts": self._step_drafts,
-            }
-            more = {name: each for name, each in more.items() if set(each) - {None}}
-            if self._cached_tokens is not None:
-                more["cached_tokens"] = self._cached_tokens
-            self._channel.say(
-                event="tokens", id=self.id, tokens=self._tokens, stamps_s=self._stamps_s, **more
-            )
-        self._tokens, self._stamps_s, self._log_probabilities = [], [], []
-        self._step_drafts, self._cached_tokens = [], None
+            columns = list(zip(*self._tokens, strict=True))
+            self._channel.say(event="tokens", id=self.id, columns=columns)
+        self._tokens = []
 
 
 if __name__ == "__main__":

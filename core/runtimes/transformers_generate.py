@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from core.errors import GenerationError
-from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
+from core.runtimes.base import Conditions, InterruptedGeneration, LoadedModel, OnToken
 from core.runtimes.spec import TokenRequest
 from core.store.checkpoint import context_length
 
@@ -64,10 +64,9 @@ def frozen_imports(name: str) -> Iterator[None]:
         _frozen.add(name)
 
 
-class TransformersModel:
+class TransformersModel(LoadedModel):
     """A model that generates with ``transformers``; see :class:`core.runtimes.base.LoadedModel`."""
 
-    takes_options = False
     at_once = 1
     """An ``OVModelForCausalLM`` has one infer request, so it runs one generation at a time."""
     failure: str
@@ -124,7 +123,14 @@ class TransformersModel:
             self._in_prefill.clear()
 
     def scores(self, token_ids: Sequence[int]) -> np.ndarray:
-        """See :meth:`core.runtimes.base.ScoringModel.scores`."""
+        """Return the logits after each of these tokens, from one forward pass (teacher forcing).
+
+        Returns:
+            float32 of shape (tokens, vocabulary); row i predicts token i + 1.
+
+        Raises:
+            GenerationError: the runtime failed.
+        """
         import torch
 
         ids = torch.tensor([token_ids], dtype=torch.int64)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from core.api.service import Caller, Limits, ModelCard
+from core.api.service import ModelCard
 from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, catalogue
 from core.catalogue.load import EMBEDDED_DIR
 from core.db import Origin
@@ -35,12 +35,7 @@ class EngineModels:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-
-    @property
-    def limits(self) -> Limits:
-        """Limits of a request, from the settings."""
-        settings = self._engine.settings
-        return Limits(settings.max_new_tokens, settings.max_characters)
+        self.settings = engine.settings
 
     def models(self) -> list[ModelCard]:
         """Return the models that can answer now: demo models first, then by name."""
@@ -50,7 +45,7 @@ class EngineModels:
             _embedded_card(ModelSpec(row.key), row)
             for row in catalogue().values()
             if row.embedded and (row.key, DEFAULT_PRECISION) not in there
-            if not self._engine.settings.kiosk
+            if not self.settings.kiosk
         ]
         return embedded + [_stored_card(_spec(each), each) for each in stored]
 
@@ -70,7 +65,7 @@ class EngineModels:
         model = wanted.model if stored is None else stored.name
         return default_sampling(self._engine.store, model)
 
-    def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
+    def start(self, name: str, request: GenerationRequest, user: User) -> Job:
         """Start an answer and return immediately."""
         wanted, stored = self._find(name)
         model = wanted.model if stored is None else stored.name
@@ -78,7 +73,7 @@ class EngineModels:
             self._engine.handle(replace(wanted, model=model, prefix_cache=True)),
             request,
             origin=Origin.API,
-            user=User(caller.owner, caller.lane),
+            user=user,
         )
 
     def _find(self, name: str) -> tuple[ModelSpec, StoredModel | None]:
@@ -95,7 +90,7 @@ class EngineModels:
                     return wanted, each
             row = catalogue().get(wanted.model)
             if row is not None and row.embedded:
-                self._engine.settings.check_not_kiosk()
+                self.settings.check_not_kiosk()
                 return wanted, None
         raise UnknownModelError(
             f"The model {name[:_SHOWN]!r} is not on this machine. Choose one of GET /v1/models, or "

@@ -81,17 +81,14 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI request or websocket."""
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "websocket":
+        if scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = self._path(scope)
-        public = path in _PUBLIC or is_api(scope, self._prefix)
-        rejection = None if public else await self._rejection(scope, path)
+            return
+        rejection = None
+        if scope["type"] == "http":
+            path = self._path(scope)
+            if path not in _PUBLIC and not is_api(scope, self._prefix):
+                rejection = await self._rejection(scope, path)
         await (rejection or self._app)(scope, receive, send)
 
     async def _rejection(self, scope: Scope, path: str) -> Response | None:
