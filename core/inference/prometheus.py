@@ -107,7 +107,6 @@ class MetricsObserver(JobObserver):
         self._metrics, self._origin = metrics, origin
 
     def ended(self, job: Job, answer: Answer) -> None:
-        """See :class:`core.inference.job.JobObserver`."""
         self._metrics.count_answer(job.spec, self._origin, answer)
 
 

@@ -309,7 +309,7 @@ class _TextWork(Work):
         self.prompt_tokens, self.new_tokens = end.prompt_tokens, end.new_tokens
         self.cached_tokens = end.cached_tokens
         self.conditions = end.conditions
-        return StopReason.LENGTH if end.length else StopReason.END_OF_TEXT
+        return StopReason.LENGTH if end.reached_length else StopReason.END_OF_TEXT
 
     def close(self) -> Piece:
         return Piece(*self._splitter.close())

@@ -12,7 +12,7 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -130,12 +130,15 @@ class GenAIRuntime:
             NotForGenAI: GenAI cannot run it; the message says why.
             CorruptModelError: its files cannot be read.
         """
-        device = _resolved(spec.device)
+        # GenAI's continuous batching needs a concrete device.
+        device = next(iter(auto_devices()), "CPU") if spec.device == AUTO else spec.device
         if device.startswith("NPU"):
             raise NotForGenAI(
                 "OpenVINO GenAI does not batch answers on an NPU, so Optimum runs it."
             )
-        check = _check_of(folder)
+        check: GenAICheck | None = None
+        with suppress(CorruptModelError):  # it is no stored model
+            check = read_manifest(folder).genai
         if check is not None and check.reason is not None:
             raise NotForGenAI(check.reason)
         config = read_json(folder / "config.json")
@@ -337,16 +340,12 @@ class GenAIModel(LogProbabilities):
             raise answer.error
 
     def interrupt(self, request: TokenRequest) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.interrupt`.
-
-        The current step ends first.
-        """
+        """Cancel the prefill of this request object; the current step ends first."""
         for answer in list(self._running):
             if answer.request is request:
                 answer.interrupt()
 
     def close(self) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.close`."""
         with self._lookup_lock:  # wait until it is loaded
             self._stepper.close()
             self._pipeline = self._lookup = None
@@ -391,14 +390,6 @@ def _generation_config(request: TokenRequest, end_ids: frozenset[int]) -> Any:
         config.min_p = min(float(options.min_p), _LARGEST_MIN_P)
         config.rng_seed = sampling.seed or 0
     return config
-
-
-def _check_of(folder: Path) -> GenAICheck | None:
-    """Return the stored result of the GenAI check; None if ``folder`` is not a stored model."""
-    try:
-        return read_manifest(folder).genai
-    except CorruptModelError:
-        return None
 
 
 def _is_running(handle: Handle) -> bool:
@@ -532,11 +523,6 @@ def readable_tokenizer(folder: Path, spec: ModelSpec) -> Any:
         raise out_of_memory(spec) from error
     except Exception as error:  # tokenizers raises Exception itself
         raise unreadable(spec, error) from error
-
-
-def _resolved(device: str) -> str:
-    """Return the device that AUTO selects: GenAI's continuous batching needs a concrete device."""
-    return next(iter(auto_devices()), "CPU") if device == AUTO else device
 
 
 def _end_ids(folder: Path, config: dict[str, Any]) -> frozenset[int]:

@@ -179,6 +179,5 @@ class LogitsModel(LoadedModel):
         return np.array(self._request.get_tensor("logits").data[0], dtype=np.float32)
 
     def close(self) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.close`."""
         self._request = None
         gc.collect()

@@ -64,13 +64,11 @@ class OptimumModel(TransformersModel):
     failure = "{what} failed ({why}). Try again, or choose another precision or device."
 
     def interrupt(self, request: TokenRequest) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.interrupt`."""
         super().interrupt(request)
         if self._in_prefill.is_set():
             self._model.request.cancel()
 
     def close(self) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.close`."""
         self._model.request = self._model.model = None
         super().close()
 

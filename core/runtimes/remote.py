@@ -60,34 +60,26 @@ OnText = Callable[[str, str], bool]
 both empty; returning False ends the generation."""
 
 
-@dataclass(frozen=True)
-class TextEnd:
-    """How an answer of a remote model ended."""
-
-    length: bool
-    """Whether it reached the maximum number of new tokens; otherwise the model ended it."""
-    prompt_tokens: int | None
-    """As counted by the server; None if it reports no count."""
-    new_tokens: int | None
-    """As counted by the server; None if it reports no count."""
-    conditions: Conditions
-    """Conditions of this answer."""
-    cached_tokens: int | None = None
-    """Prompt tokens from the server's prefix cache; None if it reports no count."""
-
-
 @dataclass
-class _Reply:
-    """State of an answer, without its text."""
+class Reply:
+    """An answer of a server, without its text."""
 
+    conditions: Conditions
     begun: bool = False
     """Whether text was received."""
     refusal: bool = False
     tools: tuple[str, ...] = ()
     finish: str | None = None
     prompt_tokens: int | None = None
+    """As counted by the server, as the following ones; None if it reports no count."""
     new_tokens: int | None = None
     cached_tokens: int | None = None
+    """Prompt tokens from the server's prefix cache."""
+
+    @property
+    def reached_length(self) -> bool:
+        """Whether it reached the maximum number of new tokens; otherwise the model ended it."""
+        return self.finish in _LENGTH
 
     def add(self, chunk: Chunk) -> None:
         """Take the next chunk."""
@@ -128,11 +120,11 @@ class RemoteModel:
         self.conditions = _conditions(wire.remote, listing)
         self._wire = wire
         self._model = model
-        self._running: dict[int, Future[_Reply]] = {}
+        self._running: dict[int, Future[Reply]] = {}
         self._lock = threading.Lock()
         self._refused = wire.refused.setdefault(model, set())
 
-    def answer(self, request: TextRequest, on_text: OnText) -> TextEnd:
+    def answer(self, request: TextRequest, on_text: OnText) -> Reply:
         """Generate one answer; returns when the model or the maximum length ended it.
 
         Raises:
@@ -144,26 +136,18 @@ class RemoteModel:
         future.add_done_callback(lambda _: pieces.put(None))
         with self._lock:
             self._running[id(request)] = future
-        count, wanted = 0, True
+        wanted = True
         try:
             while (piece := pieces.get()) is not None:
-                count += 1
                 if wanted and not on_text(*piece):
                     wanted = False
                     future.cancel()
-            reply = future.result()
+            return future.result()
         except CancelledError as error:
             raise InterruptedGeneration from error
         finally:
             with self._lock:
                 self._running.pop(id(request), None)
-        return TextEnd(
-            length=reply.finish in _LENGTH,
-            prompt_tokens=reply.prompt_tokens,
-            new_tokens=reply.new_tokens,
-            cached_tokens=reply.cached_tokens,
-            conditions=self._conditions_of(request, reply),
-        )
 
     def interrupt(self, request: TextRequest) -> None:
         """Cancel this request object in any phase; can be called from any thread."""
@@ -176,7 +160,7 @@ class RemoteModel:
         """Return the fields that the server has not rejected."""
         return {k: value for k, value in fields.items() if _key(k, value) not in self._refused}
 
-    def _conditions_of(self, request: TextRequest, reply: _Reply) -> Conditions:
+    def _conditions_of(self, request: TextRequest, reply: Reply) -> Conditions:
         notes = [self.conditions.note or ""]
         if reply.new_tokens is None:
             notes.append("tokens counted by received chunks, as the server reports no usage")
@@ -194,7 +178,7 @@ class RemoteModel:
 
     # The following methods run in the remotes' thread.
 
-    async def _stream(self, request: TextRequest, on_text: Callable[[str, str], None]) -> _Reply:
+    async def _stream(self, request: TextRequest, on_text: Callable[[str, str], None]) -> Reply:
         """
         Raises:
             RemoteError: the server cannot be reached, rejected the request, failed, violated the
@@ -202,7 +186,7 @@ class RemoteModel:
         """
         from core.remotes.client import FAILURES
 
-        reply, known = _Reply(), set(self._refused)
+        reply, known = Reply(self.conditions), set(self._refused)
         texts, thoughts = _WholeCharacters(), _WholeCharacters()
         try:
             response = await self._request(request)
@@ -233,6 +217,7 @@ class RemoteModel:
                 f"The model asked for a tool{_named(reply.tools)} instead of answering, and "
                 f"Paddock offers none. Turn tools off on {host}, or choose another model."
             )
+        reply.conditions = self._conditions_of(request, reply)
         return reply
 
     async def _request(self, request: TextRequest) -> Any:

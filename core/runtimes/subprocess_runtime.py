@@ -257,21 +257,15 @@ class ProcessModel(LogProbabilities):
         self._process.answer(request, on_token)
 
     def interrupt(self, request: TokenRequest) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.interrupt`.
-
-        The current step ends first.
-        """
+        """Cancel the prefill of this request object; the current step ends first."""
         self._process.interrupt(request)
 
     def close(self) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.close`."""
         self._process.end()
 
     @property
     def alive(self) -> bool:
-        """See :attr:`core.runtimes.base.LoadedModel.alive`."""
         return self._process.alive
 
     def growth(self) -> ProcessMemory:
-        """See :meth:`core.runtimes.base.LoadedModel.growth`."""
         return self._process.growth()

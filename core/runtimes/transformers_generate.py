@@ -90,7 +90,6 @@ class TransformersModel(LoadedModel):
         self._interrupted = threading.Event()
 
     def generate(self, request: TokenRequest, on_token: OnToken) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.generate`."""
         import torch
         from transformers import GenerationConfig
 
@@ -147,7 +146,6 @@ class TransformersModel(LoadedModel):
             self._interrupted.set()
 
     def close(self) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.close`."""
         self._model = None
         gc.collect()
 

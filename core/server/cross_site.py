@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.api.errors import PERMISSION, ApiError
-from core.server import form_pages
+from core.server import forms
 from core.server.api_keys import is_key, sent_key
 from core.server.api_routes import is_api
 from core.server.paths import FIRST_PAGE
@@ -71,9 +71,9 @@ class CrossSiteMiddleware:
         if is_api(scope, self._prefix):
             error = ApiError(403, _CROSS_ORIGIN, kind=PERMISSION, code="forbidden")
             return error.response()
-        card = form_pages.Card("Request refused", links=[(FIRST_PAGE, "Open Paddock")])
+        card = forms.Card("Request refused", links=[(FIRST_PAGE, "Open Paddock")])
         error = f"{_CROSS_ORIGIN} Open Paddock and submit the form there."
-        return form_pages.response(card, 403, errors={form_pages.FORM: error})
+        return forms.response(card, 403, errors={forms.FORM: error})
 
 
 def _own_origin(headers: Headers) -> bool:

@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import PaddockError, RecordsError, UserError
-from core.server import form_pages
+from core.server import forms
 from core.server.api_routes import is_api
 from core.server.connections import Connections
 from core.server.paths import (
@@ -49,9 +49,9 @@ _PUBLIC = {
     SIGN_OUT,
     PASSWORD,
     DELETE,
-    form_pages.STYLE_PATH,
-    form_pages.ICON_PATH,
-    *form_pages.FONT_PATHS,
+    forms.STYLE_PATH,
+    forms.ICON_PATH,
+    *forms.FONT_PATHS,
 }
 """Paths that everybody reaches; the forms check the session themselves."""
 _STREAM = "_stcore/stream"
