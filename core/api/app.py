@@ -92,7 +92,11 @@ class Api:
                 return await send_stream(parsed, reply, follower, send)
             if not await follower.wait_until_done():
                 return CLIENT_CLOSED
-            return await _send(_whole(parsed, reply, answers), request, send)
+            if error := failure_of(answers, parsed.param):
+                raise error
+            found = [Reader(each, parsed.prefix).read() for each in answers]
+            whole = reply.whole(list(zip(found, ended(answers), strict=True)))
+            return await _send(json_response(whole), request, send)
 
     def _start(self, body: bytes, user: User, *, chat: bool) -> tuple[ParsedRequest, list[Job]]:
         service = self._service()
@@ -107,13 +111,6 @@ class Api:
                 answer.cancel()
             raise api_error(error, param=parsed.param) from error
         return parsed, answers
-
-
-def _whole(parsed: ParsedRequest, reply: Reply, answers: list[Job]) -> Response:
-    if error := failure_of(answers, parsed.param):
-        raise error
-    found = [Reader(each, parsed.prefix).read() for each in answers]
-    return json_response(reply.whole(list(zip(found, ended(answers), strict=True))))
 
 
 def _route(path: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 
 from starlette.types import Receive, Send
 
@@ -53,12 +52,7 @@ class Follower:
             answer.watch(self._notify)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for answer in self.answers:
             if not answer.done:
                 answer.cancel()

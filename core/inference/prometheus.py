@@ -123,9 +123,9 @@ class _StateCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """See ``prometheus_client``."""
         state, memory = self._state(), app_memory()
-        yield _gauge("paddock_answers_waiting", "Waiting answers.", state.waiting)
-        yield _gauge("paddock_answers_under_way", "Running answers.", state.running)
-        yield _gauge("paddock_models_loaded", "Models in memory.", len(state.loaded))
+        yield GaugeMetricFamily("paddock_answers_waiting", "Waiting answers.", state.waiting)
+        yield GaugeMetricFamily("paddock_answers_under_way", "Running answers.", state.running)
+        yield GaugeMetricFamily("paddock_models_loaded", "Models in memory.", len(state.loaded))
         each = GaugeMetricFamily(
             "paddock_model_loaded", "1 for each model in memory.", labels=_MODEL
         )
@@ -144,7 +144,3 @@ class _StateCollector(Collector):
         used.add_metric(("private",), memory.private_bytes)
         used.add_metric(("file_backed",), memory.file_backed_bytes)
         yield used
-
-
-def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, documentation, value=value)

@@ -58,7 +58,7 @@ class RunRecorder(JobObserver):
     def _describe(self, job: Job) -> RunStart:
         assert job.lease is not None, "work starts after the model was leased"
         stored, host = job.lease.stored, host_facts()
-        sampling, conditions = job.request.sampling, job.lease.model.conditions
+        conditions = job.lease.model.conditions
         remote_host = conditions.host  # its processor and operating system are unknown
         return RunStart(
             origin=self.origin,
@@ -67,13 +67,7 @@ class RunRecorder(JobObserver):
             instruction=job.request.instruction,
             context=job.request.whole_context,
             prompt_format=job.prompt_format or "",
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            repetition_penalty=sampling.repetition_penalty,
-            max_new_tokens=sampling.max_new_tokens,
-            greedy=sampling.greedy,
-            seed=sampling.seed,
+            **vars(job.request.sampling),
             options=job.request.options.used,
             speculation=job.request.speculation.text,
             model=stored.name if stored else job.spec.model,

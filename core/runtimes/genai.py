@@ -102,7 +102,6 @@ class GenAIRuntime:
             at_once: maximum number of concurrent answers per model.
         """
         self._at_once = at_once
-        self._optimum = OptimumRuntime()
 
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
@@ -118,7 +117,7 @@ class GenAIRuntime:
         try:
             return self.load_here(folder, spec, tokenizer)
         except NotForGenAI as reason:
-            return load_with_optimum(self._optimum, folder, spec, str(reason))
+            return load_with_optimum(folder, spec, str(reason))
 
     def load_here(self, folder: Path, spec: ModelSpec, tokenizer: Any) -> GenAIModel:
         """Load ``folder`` with GenAI.
@@ -183,15 +182,14 @@ def _check_first_step(model: GenAIModel) -> None:
         raise NotForGenAI(f"OpenVINO GenAI cannot run this model ({why}){_SO_OPTIMUM}") from error
 
 
-def load_with_optimum(
-    optimum: OptimumRuntime, folder: Path, spec: ModelSpec, reason: str
-) -> LoadedModel:
+def load_with_optimum(folder: Path, spec: ModelSpec, reason: str) -> LoadedModel:
     """Load a model that GenAI cannot run with Optimum; its conditions state the reason.
 
     Raises:
         GenerationError: Optimum cannot run it either; the message has both reasons.
     """
     logger.info("%s: %s", spec.label, reason)
+    optimum = OptimumRuntime()
     optimum.prepare()
     try:
         model = optimum.load(folder, spec)

@@ -177,7 +177,8 @@ class ModelPool:
             is_current: whether a loaded model's stored files, and their source, are unchanged; a
                 model for which they are not is loaded anew.
         """
-        self._settings = settings
+        self.settings = settings
+        """With the maximum number of loaded models and the memory reserve."""
         self._provider = provider
         self._runtimes = runtimes
         self._hints_for = hints_for
@@ -232,15 +233,10 @@ class ModelPool:
         with self._lock:
             return self._find(spec) is not None
 
-    @property
-    def settings(self) -> Settings:
-        """Settings with the maximum number of loaded models and the memory reserve."""
-        return self._settings
-
     def loadable_bytes(self, keep: Iterable[ModelSpec]) -> int:
         """Return the bytes available after unloading all idle models but those to keep."""
         kept = {canonical(spec) for spec in keep}
-        free = available_memory_bytes() - self._settings.memory_reserve_mib * 2**20
+        free = available_memory_bytes() - self.settings.memory_reserve_mib * 2**20
         return max(0, free + self._evictable(keep=kept))
 
     def unload(self, spec: ModelSpec) -> bool:
@@ -415,12 +411,12 @@ class ModelPool:
             NotEnoughMemoryError: it does not fit even then.
         """
         needed = memory_needed(stored)
-        reserve = self._settings.memory_reserve_mib * 2**20
+        reserve = self.settings.memory_reserve_mib * 2**20
         while True:
             with self._lock:
                 self._remove_dead()
             free = available_memory_bytes() - reserve
-            full = len(self._entries) >= self._settings.max_loaded_models
+            full = len(self._entries) >= self.settings.max_loaded_models
             if free >= needed and not full:
                 return
             victim = self._least_recently_used()

@@ -308,8 +308,8 @@ def _conditions(remote: Remote, listing: Listing) -> Conditions:
     hints = {
         "remote": remote.name,
         "server": listing.software,
-        "connect_ms": _rounded(listing.connect_ms),
-        "round_trip_ms": _rounded(listing.round_trip_ms),
+        "connect_ms": listing.connect_ms and round(listing.connect_ms, 3),
+        "round_trip_ms": listing.round_trip_ms and round(listing.round_trip_ms, 3),
     }
     took = listing.round_trip_ms
     trip = "" if took is None else f", round trip {took:.1f} ms"
@@ -323,10 +323,6 @@ def _conditions(remote: Remote, listing: Listing) -> Conditions:
         host=remote.host,
         shared_host=None if remote.on_this_machine else remote.host,
     )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
 
 
 class RemotePool:

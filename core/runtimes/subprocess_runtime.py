@@ -29,7 +29,6 @@ from core.runtimes.genai import (
     load_with_optimum,
     readable_tokenizer,
 )
-from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.spec import ModelSpec, TokenRequest
 from core.runtimes.tokenizer import import_tokenizers
 from core.runtimes.transformers_generate import frozen_imports
@@ -56,7 +55,6 @@ class SubprocessRuntime:
             at_once: maximum number of concurrent answers per model.
         """
         self._at_once = at_once
-        self._optimum = OptimumRuntime()
         self._lock = threading.Lock()
         self._spare: _Process | None = None
         """A process that has imported its libraries and has no model yet."""
@@ -70,7 +68,7 @@ class SubprocessRuntime:
         with frozen_imports("chat templates"), quick_imports():
             import transformers.utils.chat_template_utils  # noqa: F401
         import_tokenizers(folder)
-        spare.wait_until_prepared()
+        spare.prepared.wait()
 
     def load(self, folder: Path, spec: ModelSpec) -> LoadedModel:
         """Load ``folder`` on the device of ``spec``, with its hints."""
@@ -87,7 +85,7 @@ class SubprocessRuntime:
             process.end()
             raise
         process.end()
-        return load_with_optimum(self._optimum, folder, spec, ready["why"])
+        return load_with_optimum(folder, spec, ready["why"])
 
     def close(self) -> None:
         """End the prepared process, if there is one."""
@@ -122,7 +120,8 @@ class _Process:
 
     def __init__(self, at_once: int) -> None:
         self._ended = threading.Event()
-        self._prepared = threading.Event()
+        self.prepared = threading.Event()
+        """Whether it has imported its libraries, or has ended; the next command then fails."""
         self._replies: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._pending: dict[int, _PendingAnswer] = {}
         self._numbers = itertools.count(1)
@@ -132,10 +131,6 @@ class _Process:
     @property
     def alive(self) -> bool:
         return not self._ended.is_set()
-
-    def wait_until_prepared(self) -> None:
-        """Wait until it has imported its libraries, or has ended; the next command then fails."""
-        self._prepared.wait()
 
     def load(self, folder: Path, spec: ModelSpec) -> Event:
         """Load a model; return ``ready``, or ``elsewhere`` if another runtime must run it.
@@ -183,7 +178,7 @@ class _Process:
             case "end":
                 self._finish(event)
             case "prepared":
-                self._prepared.set()
+                self.prepared.set()
             case str():
                 self._replies.put(event)
             case _ if event is None:
@@ -213,7 +208,7 @@ class _Process:
             self._ended.set()
             pending = list(self._pending.values())
             self._pending.clear()
-        self._prepared.set()
+        self.prepared.set()
         self._replies.put(None)
         for answer in pending:
             answer.error = self._ended_error("generating an answer")

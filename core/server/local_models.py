@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 
 from core.api.service import ModelCard
@@ -83,7 +82,10 @@ class EngineModels:
             UnknownModelError: no such model can answer now.
         """
         stored = _usable(self._engine.store)
-        for wanted in _interpretations(name):
+        # A name may itself contain what looks like a suffix; without one, it also means a GGUF
+        # model as stored if there is no INT8 version.
+        readings = ModelSpec(name), ModelSpec(name, Precision.STORED), ModelSpec.parse(name)
+        for wanted in readings:
             precision = wanted.precision.on(wanted.device)
             for each in stored:
                 if each.serves(precision) and wanted.model in _names(each):
@@ -108,16 +110,6 @@ def _usable(store: ModelStore) -> list[StoredModel]:
         except (OSError, ValueError, PaddockError) as error:
             logger.warning("%s is not listed because it cannot be read: %s", each.folder, error)
     return usable
-
-
-def _interpretations(name: str) -> Iterator[ModelSpec]:
-    """Yield the ways to read a name, which may itself contain what looks like a suffix.
-
-    Without a suffix, it also means a GGUF model as stored if there is no INT8 version.
-    """
-    yield ModelSpec(name)
-    yield ModelSpec(name, Precision.STORED)
-    yield ModelSpec.parse(name)
 
 
 def _spec(stored: StoredModel) -> ModelSpec:

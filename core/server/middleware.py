@@ -103,7 +103,9 @@ class AuthMiddleware:
         if not visitor.access.use:
             if scope["method"] in ("GET", "HEAD") and path in ("", *PAGES):
                 query = scope["query_string"].decode("latin-1")
-                where = self._root(scope) + sign_in_link(path or PAGES[0], query)
+                # Relative if a proxy may have added a path prefix.
+                root = self._base or "../" * (str(scope["path"]).count("/") - 1)
+                where = root + sign_in_link(path or PAGES[0], query)
                 return RedirectResponse(where, 303, headers={"Cache-Control": "no-store"})
             return _plain(_SIGN_IN_REQUIRED, 401)
         if path.startswith(_MEDIA):
@@ -138,10 +140,6 @@ class AuthMiddleware:
 
     async def _visitor(self, scope: Scope) -> Visitor:
         return await run_in_threadpool(self._visitors().of, HTTPConnection(scope))
-
-    def _root(self, scope: Scope) -> str:
-        """Return the way to the forms, relative if a proxy may have added a path prefix."""
-        return self._base or "../" * (str(scope["path"]).count("/") - 1)
 
     def _path(self, scope: Scope) -> str:
         """Return the path below the prefix, without leading and trailing slashes."""
