@@ -428,17 +428,14 @@ def _genai_tokenizer(folder: Path) -> Iterator[openvino_genai.Tokenizer | None]:
 
 
 def _convert_tokenizer(folder: Path, target: Path) -> openvino_genai.Tokenizer | None:
-    import openvino
     import openvino_genai
+    from transformers import AutoTokenizer
+
+    from core.store.convert import write_openvino_tokenizer
 
     try:
-        from openvino_tokenizers import convert_tokenizer
-        from transformers import AutoTokenizer
-
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        models = convert_tokenizer(tokenizer, with_detokenizer=True)
-        for model, name in zip(models, ("tokenizer", "detokenizer"), strict=True):
-            openvino.save_model(model, target / f"openvino_{name}.xml")
+        write_openvino_tokenizer(tokenizer, target)
         return openvino_genai.Tokenizer(str(target))
     except LIBRARY_ERRORS as error:
         logger.info("no OpenVINO tokenizer for this model: %s", last_line(error))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from core.errors import ModelBusyError, NotEnoughMemoryError, PaddockError, UnknownDeviceError
 from core.hardware.devices import (
@@ -32,7 +32,7 @@ from core.store import StoredModel
 from core.units import bytes_text
 
 if TYPE_CHECKING:
-    from core.runtimes.remote import RemoteModel
+    from core.runtimes.remote import RemoteModel, RemotePool
 
 logger = logging.getLogger(__name__)
 
@@ -116,39 +116,17 @@ class Lease:
     """Time and memory of loading it; None for a remote model."""
 
 
-class Pool(Protocol):
-    """What local and remote models are leased from."""
-
-    def lease(
-        self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
-    ) -> AbstractContextManager[Lease | None]:
-        """Lease a model, making it ready first if necessary; None when ``cancelled`` was set.
-
-        Raises:
-            PaddockError: it cannot be made ready.
-        """
-        ...
-
-    def unload(self, spec: ModelSpec) -> bool:
-        """Free the memory of an idle model; return False if it has none here.
-
-        Raises:
-            ModelBusyError: the model is in use.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class ModelHandle:
     """Handle of a model of a pool, ready or not."""
 
-    pool: Pool
+    pool: ModelPool | RemotePool
     spec: ModelSpec
 
     def lease(
         self, on_progress: OnProgress, cancelled: threading.Event
     ) -> AbstractContextManager[Lease | None]:
-        """Lease the model; see :meth:`Pool.lease`."""
+        """Lease the model; see :meth:`ModelPool.lease`."""
         return self.pool.lease(self.spec, on_progress, cancelled)
 
     def release(self) -> None:

@@ -326,7 +326,7 @@ def _conditions(remote: Remote, listing: Listing) -> Conditions:
 
 
 class RemotePool:
-    """Leases remote models; those of one server share a queue. See :class:`Pool`."""
+    """Leases remote models; those of one server share a queue."""
 
     def __init__(self, directory: Directory, settings: Settings) -> None:
         self.directory = directory
