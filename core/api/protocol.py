@@ -264,12 +264,10 @@ Defaults = Callable[[str], SamplingSettings]
 """Returns a model's default sampling settings, by the model's name."""
 
 
-def _dolly(name: str) -> SamplingSettings:
-    return SamplingSettings()
-
-
 def parse_chat(
-    body: Mapping[str, Any], settings: Settings, defaults: Defaults = _dolly
+    body: Mapping[str, Any],
+    settings: Settings,
+    defaults: Defaults = lambda _: SamplingSettings(),
 ) -> ParsedRequest:
     """Parse the body of ``/v1/chat/completions``.
 
@@ -290,7 +288,9 @@ def parse_chat(
 
 
 def parse_completion(
-    body: Mapping[str, Any], settings: Settings, defaults: Defaults = _dolly
+    body: Mapping[str, Any],
+    settings: Settings,
+    defaults: Defaults = lambda _: SamplingSettings(),
 ) -> ParsedRequest:
     """Parse the body of ``/v1/completions``.
 

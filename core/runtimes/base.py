@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,19 @@ class Conditions:
     def on_cpu_alone(self) -> bool:
         """Whether it runs on the CPU only. AUTO puts devices still compiling in brackets."""
         return {name.strip("()") for name in self.devices_used} == {"CPU"}
+
+
+class PendingAnswer:
+    """One answer that another thread generates; its caller waits for it."""
+
+    def __init__(self, request: TokenRequest, on_token: OnToken) -> None:
+        self.request = request
+        self.ended = threading.Event()
+        self.interrupted = False
+        """Whether it was interrupted before its first token."""
+        self.error: Exception | None = None
+        """Exception raised by the runtime or by ``on_token``."""
+        self._on_token = on_token
 
 
 class LoadedModel:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from core.runtimes.base import OnToken, StampedId
+from core.runtimes.base import OnToken, PendingAnswer, StampedId
 from core.runtimes.spec import SEED_RANGE, Speculation, SpeculationMode, Structure, TokenRequest
 from core.runtimes.speculation import AutoSpeculation
 
@@ -114,16 +114,11 @@ class Lane:
             self.pipeline.step()
 
 
-class BatchedAnswer:
-    """One answer in the batch; its caller waits for :attr:`ended`."""
+class BatchedAnswer(PendingAnswer):
+    """One answer in the batch."""
 
     def __init__(self, request: TokenRequest, on_token: OnToken) -> None:
-        self.request = request
-        self.ended = threading.Event()
-        self.error: Exception | None = None
-        """Exception raised by the runtime or by ``on_token``."""
-        self.interrupted = False
-        """Whether :meth:`interrupt` ended it before its first token."""
+        super().__init__(request, on_token)
         self.token_ids: list[int] = []
         self.drafts: int | None = None
         """Tokens that are guessed in each step; None in the pipeline without guesses."""
@@ -131,7 +126,6 @@ class BatchedAnswer:
         """Prompt tokens taken from the prefix cache; None without one."""
         self.steps = 0
         """Steps with guesses."""
-        self._on_token = on_token
         self._interrupt_requested = threading.Event()
 
     def interrupt(self) -> None:

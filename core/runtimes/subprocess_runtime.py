@@ -21,6 +21,7 @@ from core.runtimes.base import (
     InterruptedGeneration,
     LoadedModel,
     OnToken,
+    PendingAnswer,
     StampedId,
 )
 from core.runtimes.genai import (
@@ -95,16 +96,8 @@ class SubprocessRuntime:
             spare.end()
 
 
-class _PendingAnswer:
-    """One answer of the process; its caller waits for :attr:`ended`."""
-
-    def __init__(self, request: TokenRequest, on_token: OnToken) -> None:
-        self.request = request
-        self.ended = threading.Event()
-        self.interrupted = False
-        self.error: Exception | None = None
-        """Exception raised by the runtime or by ``on_token``."""
-        self._on_token = on_token
+class _Answer(PendingAnswer):
+    """One answer of the process."""
 
     def take(self, token_id: StampedId) -> bool:
         """Pass a token to ``on_token``; return False to end the answer."""
@@ -123,7 +116,7 @@ class _Process:
         self.prepared = threading.Event()
         """Whether it has imported its libraries, or has ended; the next command then fails."""
         self._replies: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._pending: dict[int, _PendingAnswer] = {}
+        self._pending: dict[int, _Answer] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._child = WorkerProcess(_PROCESS, {"at_once": at_once}, on_event=self._on_event)
@@ -147,7 +140,7 @@ class _Process:
 
     def answer(self, request: TokenRequest, on_token: OnToken) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.generate`."""
-        answer, number = _PendingAnswer(request, on_token), next(self._numbers)
+        answer, number = _Answer(request, on_token), next(self._numbers)
         with self._lock:
             if not self.alive:
                 raise self._ended_error("starting an answer")

@@ -40,6 +40,9 @@ _SUPPORTED = frozenset(
 )
 """Settings that do not change how a text is tokenized, or that are implemented here."""
 
+_OTHER_SETTINGS = ("added_tokens.json", "special_tokens_map.json", "additional_chat_templates")
+"""Further files that only transformers reads."""
+
 
 class PlainTokenizer:
     """The part of a ``transformers`` tokenizer that generation needs."""
@@ -166,14 +169,7 @@ def _plain_settings(folder: Path) -> dict[str, Any] | None:
         and isinstance(extra, list)
         and (template is None or isinstance(template, str))
         and (folder / "tokenizer.json").is_file()
-        and not any(
-            (folder / name).exists()
-            for name in (
-                "added_tokens.json",
-                "special_tokens_map.json",
-                "additional_chat_templates",
-            )
-        )
+        and not any((folder / name).exists() for name in _OTHER_SETTINGS)
     )
     return settings if plain else None
 

@@ -88,7 +88,7 @@ class EngineModels:
         for wanted in readings:
             precision = wanted.precision.on(wanted.device)
             for each in stored:
-                if each.serves(precision) and wanted.model in _names(each):
+                if each.serves(precision) and wanted.model in (each.key, _hub_id(each)):
                     return wanted, each
             row = catalogue().get(wanted.model)
             if row is not None and row.embedded:
@@ -104,8 +104,12 @@ def _usable(store: ModelStore) -> list[StoredModel]:
     """Return the stored models that need no new conversion because their source has changed."""
     usable = []
     for each in store.list():
+        recorded = each.manifest.source
         try:
-            if store.get(_source(each), each.precision) is not None:
+            kind, row = SourceKind(recorded.kind), catalogue().get(each.key)
+            # The recorded source, without checking that it still exists.
+            source = Source(each.key, kind, recorded.location, row, each.title)
+            if store.get(source, each.precision) is not None:
                 usable.append(each)
         except (OSError, ValueError, PaddockError) as error:
             logger.warning("%s is not listed because it cannot be read: %s", each.folder, error)
@@ -118,10 +122,9 @@ def _spec(stored: StoredModel) -> ModelSpec:
     return ModelSpec(stored.name, stored.precision)
 
 
-def _names(stored: StoredModel) -> set[str]:
+def _hub_id(stored: StoredModel) -> str | None:
     source = stored.manifest.source
-    hub = {source.location} if source.kind == SourceKind.HUB else set()
-    return {stored.key} | hub
+    return source.location if source.kind == SourceKind.HUB else None
 
 
 def _embedded(stored: StoredModel) -> bool:
@@ -129,18 +132,9 @@ def _embedded(stored: StoredModel) -> bool:
     return row is not None and row.embedded
 
 
-def _source(stored: StoredModel) -> Source:
-    """Return the recorded source, without checking that it still exists."""
-    source = stored.manifest.source
-    kind = SourceKind(source.kind)
-    row = catalogue().get(stored.key)
-    return Source(stored.key, kind, source.location, row, stored.title)
-
-
 def _stored_card(spec: ModelSpec, stored: StoredModel) -> ModelCard:
     manifest = stored.manifest
-    hub = manifest.source.kind == SourceKind.HUB
-    owner = manifest.source.location.partition("/")[0] if hub else "local"
+    owner = (_hub_id(stored) or "local").partition("/")[0]
     return ModelCard(
         id=spec.name,
         title=stored.title,
