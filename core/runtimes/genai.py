@@ -200,7 +200,7 @@ def load_with_optimum(folder: Path, spec: ModelSpec, reason: str) -> LoadedModel
     return model
 
 
-class LogProbabilities(LoadedModel):
+class GenAIBase(LoadedModel):
     """A model of GenAI, in this process or in its own, which can score a given text."""
 
     takes_options = True
@@ -223,7 +223,7 @@ class LogProbabilities(LoadedModel):
         return found[1:]
 
 
-class GenAIModel(LogProbabilities):
+class GenAIModel(GenAIBase):
     """See :class:`core.runtimes.base.LoadedModel`."""
 
     def __init__(

@@ -64,6 +64,7 @@ class OptimumModel(TransformersModel):
     failure = "{what} failed ({why}). Try again, or choose another precision or device."
 
     def interrupt(self, request: TokenRequest) -> None:
+        """Cancel the prefill, also within a step."""
         super().interrupt(request)
         if self._in_prefill.is_set():
             self._model.request.cancel()

@@ -26,7 +26,7 @@ from core.runtimes.base import (
 )
 from core.runtimes.genai import (
     DEFAULT_AT_ONCE,
-    LogProbabilities,
+    GenAIBase,
     load_with_optimum,
     readable_tokenizer,
 )
@@ -226,7 +226,7 @@ class _Process:
         )
 
 
-class ProcessModel(LogProbabilities):
+class ProcessModel(GenAIBase):
     """Model in a subprocess: see :class:`core.runtimes.base.LoadedModel`."""
 
     def __init__(self, process: _Process, tokenizer: Any, ready: dict[str, Any]) -> None:
