@@ -61,9 +61,7 @@ class Api:
             status = await self._answer(request, path, route, send)
         except ClientDisconnect:
             pass
-        except ApiError as error:
-            status = await _send(error.response(), request, send)
-        except PaddockError as error:
+        except (ApiError, PaddockError) as error:
             status = await _send(api_error(error).response(), request, send)
         except Exception as error:
             logger.exception("Request %s to %s failed unexpectedly", request_id, route)
