@@ -55,8 +55,6 @@ _MAX_USED_TOKENS = 200_000
 _NONCE = re.compile(r"[A-Za-z0-9_-]{32}")
 _TOKEN = re.compile(r"([0-9]{1,12})\.([A-Za-z0-9_-]{16})\.([0-9a-f]{64})")
 
-_UNREADABLE = "The form could not be read. Open its page again."
-
 
 @dataclass(frozen=True)
 class Field:
@@ -176,11 +174,11 @@ async def read_form(request: Request) -> dict[str, str]:
             encoding="utf-8",
             errors="strict",
         )
-    except ValueError as error:  # not ASCII, not UTF-8 when decoded, or too many fields
-        raise BadForm(400, _UNREADABLE) from error
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise BadForm(400, _UNREADABLE)
+        fields = dict(pairs)
+        if len(fields) != len(pairs):
+            raise ValueError("a field was sent twice")
+    except ValueError as error:  # or not ASCII, not UTF-8 when decoded, or too many fields
+        raise BadForm(400, "The form could not be read. Open its page again.") from error
     return fields
 
 
