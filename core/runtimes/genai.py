@@ -436,7 +436,8 @@ def _convert_tokenizer(folder: Path, target: Path) -> openvino_genai.Tokenizer |
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         write_openvino_tokenizer(tokenizer, target)
-        return openvino_genai.Tokenizer(str(target))
+        written = (target / _TOKENIZER_XML).is_file()
+        return openvino_genai.Tokenizer(str(target)) if written else None
     except LIBRARY_ERRORS as error:
         logger.info("no OpenVINO tokenizer for this model: %s", last_line(error))
         return None
