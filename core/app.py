@@ -18,13 +18,12 @@ from core.api.app import Api
 from core.errors import RecordsError, UserError
 from core.server import cookies
 from core.server.api_keys import ApiAuthentication
+from core.server.api_routes import metrics_route, missing_v1_route
 from core.server.cross_site import CrossSiteMiddleware
 from core.server.headers import SecurityHeaders, page_policy
 from core.server.local_models import EngineModels
 from core.server.middleware import AuthMiddleware
-from core.server.missing_v1 import MissingV1Route
 from core.server.paths import FIRST_PAGE, PAGES, V1
-from core.server.prometheus_route import metrics_route
 from core.server.routes import FormPages
 from core.settings import load_settings
 from core.ui.account.providers import SecretsProviders
@@ -98,7 +97,7 @@ def _api_routes() -> list[Any]:
         Route(f"{prefix}{V1}", api),
         Route(f"{prefix}{V1}/{{rest:path}}", api),
         metrics_route(prefix, lambda: _engine().metrics, authentication),
-        MissingV1Route(prefix),
+        missing_v1_route(prefix),
     ]
 
 

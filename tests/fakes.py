@@ -14,7 +14,7 @@ from core.catalogue import Precision
 from core.compare.timed_answers import Cores, MeasureLatency
 from core.hardware.devices import ProcessMemory
 from core.inference.scheduler import Scheduler
-from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
+from core.runtimes.base import Conditions, InterruptedGeneration, LoadedModel, OnToken
 from core.runtimes.pool import Lease, LoadFacts, ModelPool
 from core.runtimes.spec import ModelSpec, RuntimeName, TokenRequest
 from core.settings import Settings
@@ -43,10 +43,9 @@ Script = Callable[[TokenRequest], Iterable[int]]
 """Yields the ids of an answer; what it does between two of them happens between two tokens."""
 
 
-class FakeModel:
+class FakeModel(LoadedModel):
     """See :class:`core.runtimes.base.LoadedModel`; answers by a script."""
 
-    at_once = 1
     takes_options = True
 
     def __init__(

@@ -17,9 +17,10 @@ from core.api.body import parse_body, read_body
 from core.api.errors import ApiError, api_error, json_response
 from core.api.protocol import ParsedRequest, parse_chat, parse_completion
 from core.api.replies import Reader, Reply, model_list, model_object
-from core.api.service import Authenticate, Caller, ModelService
+from core.api.service import Authenticate, ModelService
 from core.api.stream import Follower, ended, failure_of, send_stream
 from core.errors import PaddockError
+from core.inference.engine import User
 from core.inference.job import Job
 
 CHAT, COMPLETIONS, MODELS = "chat/completions", "completions", "models"
@@ -60,9 +61,7 @@ class Api:
             status = await self._answer(request, path, route, send)
         except ClientDisconnect:
             pass
-        except ApiError as error:
-            status = await _send(error.response(), request, send)
-        except PaddockError as error:
+        except (ApiError, PaddockError) as error:
             status = await _send(api_error(error).response(), request, send)
         except Exception as error:
             logger.exception("Request %s to %s failed unexpectedly", request_id, route)
@@ -72,7 +71,7 @@ class Api:
             self._count(route, request.method if known else "other", status)
 
     async def _answer(self, request: Request, path: str, route: str, send: Send) -> int:
-        caller = await run_in_threadpool(self._authenticate, request)
+        user = await run_in_threadpool(self._authenticate, request)
         _check_route(request, path, route)
         if route == f"/v1/{MODELS}":
             cards = await run_in_threadpool(lambda: self._service().models())
@@ -83,7 +82,7 @@ class Api:
             return await _send(json_response(model_object(card)), request, send)
         body = await read_body(request)
         chat = path == CHAT
-        parsed, answers = await run_in_threadpool(self._start, body, caller, chat=chat)
+        parsed, answers = await run_in_threadpool(self._start, body, user, chat=chat)
         logprobs = parsed.request.options.logprobs
         reply = Reply(answers[0].id, parsed.model, chat, logprobs, parsed.token_ids)
         async with Follower(answers, request.receive) as follower:
@@ -91,28 +90,25 @@ class Api:
                 return await send_stream(parsed, reply, follower, send)
             if not await follower.wait_until_done():
                 return CLIENT_CLOSED
-            return await _send(_whole(parsed, reply, answers), request, send)
+            if error := failure_of(answers, parsed.param):
+                raise error
+            found = [Reader(each, parsed.prefix).read() for each in answers]
+            whole = reply.whole(list(zip(found, ended(answers), strict=True)))
+            return await _send(json_response(whole), request, send)
 
-    def _start(self, body: bytes, caller: Caller, *, chat: bool) -> tuple[ParsedRequest, list[Job]]:
+    def _start(self, body: bytes, user: User, *, chat: bool) -> tuple[ParsedRequest, list[Job]]:
         service = self._service()
         parse = parse_chat if chat else parse_completion
-        parsed = parse(parse_body(body), service.limits, service.sampling)
+        parsed = parse(parse_body(body), service.settings, service.sampling)
         answers: list[Job] = []
         try:
             for request in parsed.requests:
-                answers.append(service.start(parsed.model, request, caller))
+                answers.append(service.start(parsed.model, request, user))
         except PaddockError as error:
             for answer in answers:
                 answer.cancel()
             raise api_error(error, param=parsed.param) from error
         return parsed, answers
-
-
-def _whole(parsed: ParsedRequest, reply: Reply, answers: list[Job]) -> Response:
-    if error := failure_of(answers, parsed.param):
-        raise error
-    found = [Reader(each, parsed.prefix).read() for each in answers]
-    return json_response(reply.whole(list(zip(found, ended(answers), strict=True))))
 
 
 def _route(path: str) -> str:

@@ -63,24 +63,14 @@ class ApiError(Exception):
             param: the field that caused the error.
         """
         super().__init__(message)
-        self.status = status
-        self.message = message
-        self.kind = kind
-        self.code = code
-        self.param = param
-        self.headers = dict(headers or {})
+        self.status, self.message, self.headers = status, message, dict(headers or {})
+        self.kind, self.code, self.param = kind, code, param
 
     @property
     def body(self) -> dict[str, Any]:
         """The error in OpenAI's format."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": self.kind,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        found = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return {"error": found}
 
     def response(self) -> Response:
         """Return the HTTP response."""

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from core.api.body import Fields, invalid, unsupported
 from core.api.errors import ApiError, invalid_value
-from core.api.fields import Fields, invalid, unsupported
 from core.catalogue.conversation import Role, Turn
 from core.errors import BadRequestError
 from core.inference.request import check_text, readable

@@ -14,10 +14,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
+from core.api.body import REMOVE, Fields, Whole, invalid, number, unsupported, whole
 from core.api.errors import ApiError, invalid_value
-from core.api.fields import REMOVE, Fields, Whole, invalid, number, unsupported, whole
 from core.api.messages import parse_messages
-from core.api.service import Limits
 from core.api.structure import StructureFields
 from core.errors import BadRequestError
 from core.inference.request import (
@@ -40,6 +39,7 @@ from core.runtimes.spec import (
     Speculation,
     SpeculationMode,
 )
+from core.settings import Settings
 
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20
@@ -62,77 +62,58 @@ _TEXT = "Answers are plain text."
 _LENGTH = "Use `max_tokens` instead."
 _FORMAT = "Use `response_format` instead."
 _KWARGS = "Set the variable of the model's chat template in `chat_template_kwargs` instead."
+_REMOVED: list[tuple[tuple[Any, ...], str]] = [
+    (
+        _NOTHING,
+        "bad_words functions logit_bias logits_processors lora plugins prediction suffix tools",
+    ),
+    ((*_NOTHING, "none", "auto"), "function_call tool_choice"),
+    (
+        (False,),
+        "add_special_tokens background continue_final_message early_stopping echo "
+        "include_stop_str_in_output prompt_logprobs raw return_progress safe_prompt "
+        "timings_per_token use_beam_search",
+    ),
+    (
+        (True,),
+        "add_generation_prompt include_reasoning separate_reasoning skip_special_tokens "
+        "spaces_between_special_tokens",
+    ),
+    (
+        (0,),
+        "dry_multiplier dynatemp_range min_keep mirostat n_keep n_probs no_repeat_ngram_size "
+        "top_a xtc_probability",
+    ),
+    ((1,), "best_of length_penalty num_beams tfs_z typical_p"),
+    ((-1,), "id_slot"),
+    (("auto", "deepseek"), "reasoning_format"),
+    (("disabled",), "truncation"),
+    (("medium",), "verbosity"),
+    ((), "web_search_options"),
+]
+"""Values that turn fields off, as some clients send them by default, and these fields."""
 _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "add_generation_prompt": (REMOVE, (True,)),
     "audio": (_TEXT, _NOTHING),
-    "bad_words": (REMOVE, _NOTHING),
-    "best_of": (REMOVE, (1,)),
     "cache_prompt": ("The prefix cache is always used.", (True,)),
-    "continue_final_message": (REMOVE, (False,)),
     "do_sample": ("Use `temperature` instead; 0 is greedy.", ()),
     "documents": ("Use `context` instead.", _NOTHING),
-    "early_stopping": (REMOVE, (False,)),
-    "echo": (REMOVE, (False,)),
-    "function_call": (REMOVE, (*_NOTHING, "none", "auto")),
-    "functions": (REMOVE, _NOTHING),
-    "include_stop_str_in_output": (REMOVE, (False,)),
-    "length_penalty": (REMOVE, (1,)),
-    "logit_bias": (REMOVE, _NOTHING),
-    "max_new_tokens": (_LENGTH, ()),
-    "modalities": (_TEXT, (*_NOTHING, ["text"])),
-    "n_predict": (_LENGTH, ()),
-    "num_beams": (REMOVE, (1,)),
-    "num_predict": (_LENGTH, ()),
-    "structured_outputs": (_FORMAT, _NOTHING),
-    "json_schema": (_FORMAT, _NOTHING),
     "format": (_FORMAT, _NOTHING),
     "grammar": ("Use `guided_grammar` instead.", _NOTHING),
     "guided_choice": ("Use `guided_regex` instead, such as left|right.", _NOTHING),
-    "options": ("Send its fields at the top level of the request.", _NOTHING),
-    "prediction": (REMOVE, _NOTHING),
-    "repeat_penalty": ("Use `repetition_penalty` instead.", (1,)),
-    "skip_special_tokens": (REMOVE, (True,)),
-    "suffix": (REMOVE, _NOTHING),
-    "tool_choice": (REMOVE, (*_NOTHING, "none", "auto")),
-    "tools": (REMOVE, _NOTHING),
-    "top_logprobs": ("Use `logprobs` instead.", (0,)),
-    "enable_thinking": (_KWARGS, ()),
-    "reasoning": (_KWARGS, ()),
-    "reasoning_effort": (_KWARGS, ()),
-    "think": (_KWARGS, ()),
-    "thinking": (_KWARGS, ()),
-    "use_beam_search": (REMOVE, (False,)),
-    "web_search_options": (REMOVE, ()),
-    # Values of other servers' fields that turn them off, as some clients send them by default.
-    "add_special_tokens": (REMOVE, (False,)),
-    "background": (REMOVE, (False,)),
-    "dry_multiplier": (REMOVE, (0,)),
-    "dynatemp_range": (REMOVE, (0,)),
-    "id_slot": (REMOVE, (-1,)),
     "images": (_TEXT, _NOTHING),
-    "include_reasoning": (REMOVE, (True,)),
-    "logits_processors": (REMOVE, _NOTHING),
-    "lora": (REMOVE, _NOTHING),
-    "min_keep": (REMOVE, (0,)),
-    "mirostat": (REMOVE, (0,)),
-    "n_keep": (REMOVE, (0,)),
-    "n_probs": (REMOVE, (0,)),
-    "no_repeat_ngram_size": (REMOVE, (0,)),
-    "plugins": (REMOVE, _NOTHING),
-    "prompt_logprobs": (REMOVE, (False,)),
-    "raw": (REMOVE, (False,)),
-    "reasoning_format": (REMOVE, ("auto", "deepseek")),
-    "return_progress": (REMOVE, (False,)),
-    "safe_prompt": (REMOVE, (False,)),
-    "separate_reasoning": (REMOVE, (True,)),
-    "spaces_between_special_tokens": (REMOVE, (True,)),
-    "tfs_z": (REMOVE, (1,)),
-    "timings_per_token": (REMOVE, (False,)),
-    "top_a": (REMOVE, (0,)),
-    "truncation": (REMOVE, ("disabled",)),
-    "typical_p": (REMOVE, (1,)),
-    "verbosity": (REMOVE, ("medium",)),
-    "xtc_probability": (REMOVE, (0,)),
+    "json_schema": (_FORMAT, _NOTHING),
+    "max_new_tokens": (_LENGTH, ()),
+    "modalities": (_TEXT, (*_NOTHING, ["text"])),
+    "n_predict": (_LENGTH, ()),
+    "num_predict": (_LENGTH, ()),
+    "options": ("Send its fields at the top level of the request.", _NOTHING),
+    "repeat_penalty": ("Use `repetition_penalty` instead.", (1,)),
+    "structured_outputs": (_FORMAT, _NOTHING),
+    "top_logprobs": ("Use `logprobs` instead.", (0,)),
+    **dict.fromkeys(
+        ("enable_thinking", "reasoning", "reasoning_effort", "think", "thinking"), (_KWARGS, ())
+    ),
+    **{name: (REMOVE, neutral) for neutral, names in _REMOVED for name in names.split()},
 }
 """Unsupported fields of OpenAI's and other servers' APIs: what to do instead, and the values that
 change nothing and are accepted."""
@@ -219,7 +200,7 @@ class Body(StructureFields):
 
     @classmethod
     def parse(cls, values: Any, path: str = "") -> Self:
-        """See :meth:`core.api.fields.Fields.parse`; unsupported fields may have neutral values."""
+        """See :meth:`core.api.body.Fields.parse`; unsupported fields may have neutral values."""
         return super().parse(_without_neutral(values, cls.model_fields), path)
 
 
@@ -283,12 +264,10 @@ Defaults = Callable[[str], SamplingSettings]
 """Returns a model's default sampling settings, by the model's name."""
 
 
-def _dolly(name: str) -> SamplingSettings:
-    return SamplingSettings()
-
-
 def parse_chat(
-    body: Mapping[str, Any], limits: Limits, defaults: Defaults = _dolly
+    body: Mapping[str, Any],
+    settings: Settings,
+    defaults: Defaults = lambda _: SamplingSettings(),
 ) -> ParsedRequest:
     """Parse the body of ``/v1/chat/completions``.
 
@@ -305,11 +284,13 @@ def parse_chat(
         chat_template_kwargs=fields.chat_template_kwargs,
     )
     prefix = f"{last.text.strip()}\n" if fields.return_full_text else ""
-    return _parsed(fields, limits, defaults(fields.model), request, prefix, "messages")
+    return _parsed(fields, settings, defaults(fields.model), request, prefix, "messages")
 
 
 def parse_completion(
-    body: Mapping[str, Any], limits: Limits, defaults: Defaults = _dolly
+    body: Mapping[str, Any],
+    settings: Settings,
+    defaults: Defaults = lambda _: SamplingSettings(),
 ) -> ParsedRequest:
     """Parse the body of ``/v1/completions``.
 
@@ -322,12 +303,12 @@ def parse_completion(
             raise unsupported(name, "`logprobs` has no values for the prompt. Remove one.")
     request = GenerationRequest(fields.prompt, verbatim=True)
     prefix = fields.prompt if fields.echo or fields.return_full_text else ""
-    return _parsed(fields, limits, defaults(fields.model), request, prefix, "prompt")
+    return _parsed(fields, settings, defaults(fields.model), request, prefix, "prompt")
 
 
 def _parsed(
     fields: Body,
-    limits: Limits,
+    settings: Settings,
     default: SamplingSettings,
     request: GenerationRequest,
     prefix: str,
@@ -336,28 +317,30 @@ def _parsed(
     """Apply the fields of both routes."""
     for text in fields.stop:
         _check_readable("stop", text)
-    sampling = _sampling(fields, limits, default)
+    sampling = _sampling(fields, settings, default)
     options = _options(fields, sampling)
+    if isinstance(fields.speculation, str):
+        speculation = Speculation(SpeculationMode(fields.speculation))
+    else:
+        guesses = SpeculationFields.parse(fields.speculation, "speculation")
+        speculation = Speculation(SpeculationMode.ON, guesses.tokens, guesses.ngram)
     request = replace(
         request,
         sampling=sampling,
         stop=tuple(fields.stop),
         options=options,
-        speculation=_speculation(fields),
+        speculation=speculation,
     )
-    if request.characters > limits.max_characters:
+    if request.characters > settings.max_characters:
         raise ApiError(
             400,
             f"`{param}` has {request.characters:,} characters. Send at most "
-            f"{limits.max_characters:,}.",
+            f"{settings.max_characters:,}.",
             code="string_above_max_length",
             param=param,
         )
     if fields.stream_options is not None and not fields.stream:
-        raise invalid_value(
-            "`stream_options` requires `stream` to be true.",
-            "stream_options",
-        )
+        raise invalid_value("`stream_options` requires `stream` to be true.", "stream_options")
     streaming = StreamOptions.parse(fields.stream_options or {}, "stream_options")
     return ParsedRequest(
         model=fields.model,
@@ -401,14 +384,6 @@ def _options(fields: Body, sampling: SamplingSettings) -> GenAIOptions:
     return options
 
 
-def _speculation(fields: Body) -> Speculation:
-    given = fields.speculation
-    if isinstance(given, str):
-        return Speculation(SpeculationMode(given))
-    found = SpeculationFields.parse(given, "speculation")
-    return Speculation(SpeculationMode.ON, found.tokens, found.ngram)
-
-
 def _top_logprobs(fields: Body) -> int:
     """Return how many alternatives of each token were requested.
 
@@ -418,10 +393,7 @@ def _top_logprobs(fields: Body) -> int:
     if not isinstance(fields, ChatBody):
         return int(getattr(fields, "logprobs", None) or 0)
     if fields.top_logprobs and not fields.logprobs:
-        raise invalid_value(
-            "`top_logprobs` requires `logprobs` to be true.",
-            "top_logprobs",
-        )
+        raise invalid_value("`top_logprobs` requires `logprobs` to be true.", "top_logprobs")
     return fields.top_logprobs
 
 
@@ -444,7 +416,7 @@ def _without_neutral(body: Mapping[str, Any], done: Container[str]) -> dict[str,
     return kept
 
 
-def _sampling(fields: Body, limits: Limits, default: SamplingSettings) -> SamplingSettings:
+def _sampling(fields: Body, settings: Settings, default: SamplingSettings) -> SamplingSettings:
     """Return the settings.
 
     Args:
@@ -464,7 +436,7 @@ def _sampling(fields: Body, limits: Limits, default: SamplingSettings) -> Sampli
         or fields.top_k == 1
     )
     return SamplingSettings(
-        max_new_tokens=min(wanted, limits.max_new_tokens or MAX_NEW_TOKENS_RANGE[1]),
+        max_new_tokens=min(wanted, settings.max_new_tokens or MAX_NEW_TOKENS_RANGE[1]),
         temperature=default.temperature if greedy else temperature,
         top_p=default.top_p if greedy else top_p,
         top_k=max(0, top_k),

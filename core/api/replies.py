@@ -118,10 +118,6 @@ class Reply:
     """Whether choices have vLLM's field ``token_ids``."""
     created: int = field(default_factory=lambda: int(time.time()))
 
-    @property
-    def _id(self) -> str:
-        return f"{'chatcmpl' if self.chat else 'cmpl'}-{self.answer_id}"
-
     def whole(self, found: Sequence[tuple[Pieces, Answer]]) -> dict[str, Any]:
         """Return the response to a request without ``stream``, with each whole answer."""
         return {
@@ -163,7 +159,7 @@ class Reply:
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
-            "id": self._id,
+            "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{self.answer_id}",
             "object": kind,
             "created": self.created,
             "model": self.model,

@@ -8,20 +8,11 @@ from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
+from core.inference.engine import User
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import SamplingSettings
-
-
-@dataclass(frozen=True)
-class Caller:
-    """The user, or guest, for whom a program sends requests."""
-
-    owner: str
-    """Id of the owner of the answers."""
-    lane: str
-    """Key by which answers are queued fairly and limited."""
-    manages: bool = False
+from core.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -37,22 +28,11 @@ class ModelCard:
     """Context length in tokens (prompt and answer together)."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Limits of a request."""
-
-    max_new_tokens: int | None = None
-    """None: the context length of the model."""
-    max_characters: int = 200_000
-
-
 class ModelService(Protocol):
     """Lists models and starts answers; called in threads."""
 
-    @property
-    def limits(self) -> Limits:
-        """Limits of a request."""
-        ...
+    settings: Settings
+    """With the limits of a request."""
 
     def models(self) -> Sequence[ModelCard]:
         """Return the models that can answer now.
@@ -74,7 +54,7 @@ class ModelService(Protocol):
         """Return a model's default sampling settings; any settings for an unknown name."""
         ...
 
-    def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
+    def start(self, name: str, request: GenerationRequest, user: User) -> Job:
         """Start an answer and return immediately.
 
         Raises:
@@ -83,6 +63,6 @@ class ModelService(Protocol):
         ...
 
 
-Authenticate = Callable[[HTTPConnection], Caller]
-"""Identifies the caller of a request, or raises an ApiError if it is not allowed; called in
+Authenticate = Callable[[HTTPConnection], User]
+"""Returns for whom a program sends a request, or raises an ApiError if it is not allowed; called in
 threads."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 
 from starlette.types import Receive, Send
 
@@ -53,12 +52,7 @@ class Follower:
             answer.watch(self._notify)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for answer in self.answers:
             if not answer.done:
                 answer.cancel()
@@ -143,7 +137,7 @@ async def send_stream(parsed: ParsedRequest, reply: Reply, follower: Follower, s
         if done:
             break
         if ready:
-            await _send(send, ready)
+            await send({"type": "http.response.body", "body": ready, "more_body": True})
             ready = b""
         if not await follower.wait_for_change(KEEP_ALIVE_S):
             ready = KEEP_ALIVE
@@ -162,7 +156,3 @@ def ended(answers: Sequence[Job]) -> list[Answer]:
 def failure_of(answers: Sequence[Job], param: str) -> ApiError | None:
     """Return the error of the first answer that failed or was cancelled, or None."""
     return next(filter(None, (failure(each, param) for each in ended(answers))), None)
-
-
-async def _send(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})

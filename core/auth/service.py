@@ -149,10 +149,9 @@ class Accounts:
         attempt = self._attempts.begin([bucket])  # successful registrations are limited, too
         try:
             account = self._registered(wanted, password, code, subject)
-        except AccountInputError:
-            raise
-        except PaddockError:
-            self._attempts.forgive(attempt)
+        except PaddockError as error:
+            if not isinstance(error, AccountInputError):
+                self._attempts.forgive(attempt)
             raise
         logger.info("Account %s was registered", account.id)
         return self._signed_in(account, client)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from core.errors import GenerationError, NotEnoughMemoryError
 from core.hardware.devices import ProcessMemory
 from core.runtimes.base import Conditions
 from core.runtimes.kv_cache import kv_bytes_per_position
-from core.runtimes.serialization import conditions_from_json, memory_from_json, spec_to_json
 from core.runtimes.spec import NO_SPECULATION, ModelSpec, RuntimeName, Speculation
 from core.store.checkpoint import read_json
 from core.units import bytes_text
+from core.workers.child import from_json
 from core.workers.process import Event, WorkerDied, WorkerProcess, WorkerSilent
 
 _WORKER = "core.benchmark.worker"
@@ -93,11 +93,11 @@ def measure_in_process(
     request = {
         "kind": "measure",
         "folder": str(job.folder),
-        "spec": spec_to_json(job.spec),
+        "spec": job.spec,
         "prompts": job.prompts,
         "new_tokens": job.new_tokens,
         "nearest_ns": job.nearest_ns,
-        "speculation": asdict(job.speculation),
+        "speculation": job.speculation,
     }
     run_worker(
         request,
@@ -147,8 +147,8 @@ class _Listener:
                 self._peaks.add(event["memory"])
             case "loaded":
                 self._loaded = event
-                self.conditions = conditions_from_json(event["conditions"])
-                self._peaks.add(memory_from_json(event["memory"]))
+                self.conditions = from_json(Conditions, event["conditions"])
+                self._peaks.add(from_json(ProcessMemory, event["memory"]))
             case "begin":
                 self._samples = []
                 self._peaks.phase = event["prompt_tokens"]
@@ -163,7 +163,7 @@ class _Listener:
                 self._on_prompt(None)
 
     def _round(self, event: Event) -> Round:
-        memory = memory_from_json(self._loaded["memory"])
+        memory = from_json(ProcessMemory, self._loaded["memory"])
         peak = self._peaks.peak(event["prompt_tokens"])
         return Round(
             load_s=self._loaded["load_s"],

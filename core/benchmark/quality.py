@@ -21,7 +21,6 @@ from statistics import fmean
 from core.benchmark.child import OnProgress, run_worker
 from core.db.measurement_values import Quality
 from core.errors import GenerationError
-from core.runtimes.serialization import spec_to_json
 from core.runtimes.spec import ModelSpec
 
 Ids = tuple[tuple[int, ...], ...]
@@ -82,7 +81,7 @@ def quality_in_process(
     request = {
         "kind": "quality",
         "folder": str(folder),
-        "spec": spec_to_json(spec),
+        "spec": spec,
         "forced": reference.answers if reference else None,
     }
     scores = run_worker(

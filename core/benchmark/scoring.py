@@ -26,8 +26,9 @@ from core.embedded.tasks import (
     held_out_texts,
 )
 from core.errors import BadRequestError, PromptFormatError
-from core.runtimes.base import LoadedModel, Runtime, ScoringModel
+from core.runtimes.base import LoadedModel, Runtime
 from core.runtimes.spec import ModelSpec, SamplingSettings, TokenRequest
+from core.runtimes.transformers_generate import TransformersModel
 from core.workers.child import Channel
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _windows(model: LoadedModel, text: str) -> list[list[int]]:
     return [piece for piece in pieces if len(piece) > 1]
 
 
-def _read(model: ScoringModel, ids: list[int]) -> _Read:
+def _read(model: TransformersModel, ids: list[int]) -> _Read:
     import numpy as np
 
     scores = model.scores(ids)
@@ -242,7 +243,7 @@ def _answer(model: LoadedModel, request: TokenRequest) -> list[int]:
 
 
 def _forced(
-    model: ScoringModel, prompts: Sequence[TokenRequest], answers: Sequence[Sequence[int]]
+    model: TransformersModel, prompts: Sequence[TokenRequest], answers: Sequence[Sequence[int]]
 ) -> list[list[int]]:
     """Return the most likely token at each position of another precision's answers to the same
     prompts."""

@@ -2,9 +2,9 @@
 
 It does nothing else, so that its memory and processor time are those of the configuration: it
 loads, warms up, generates and timestamps every token. Its request (see :mod:`core.workers.child`)
-has ``kind`` ("measure" or "quality"), ``folder``, ``spec`` (:mod:`core.runtimes.serialization`) and
-the arguments of :func:`measure` or :func:`core.benchmark.scoring.score`; it contains no secrets.
-The events before the last are ``progress`` and those of the first function.
+has ``kind`` ("measure" or "quality"), ``folder``, ``spec`` and the arguments of :func:`measure` or
+:func:`core.benchmark.scoring.score`; it contains no secrets. The events before the last are
+``progress`` and those of the first function.
 
 Prefill is bound by arithmetic and decode by memory bandwidth, so both are timed separately, from
 the moment each token is available. Memory is read right after the first generation, in which
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from core.runtimes.base import LoadedModel, Runtime, StampedId
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pytorch import PyTorchRuntime
-from core.runtimes.serialization import spec_from_json, speculation_from_json
 from core.runtimes.spec import (
     NO_SPECULATION,
     ModelSpec,
@@ -43,7 +42,7 @@ from core.runtimes.spec import (
     TokenRequest,
 )
 from core.store.library_env import disable_telemetry, quieten_libraries
-from core.workers.child import Channel, one_line, run_request, shows_out_of_memory
+from core.workers.child import Channel, from_json, one_line, run_request, shows_out_of_memory
 
 RUNTIMES: dict[RuntimeName, type[Runtime]] = {
     RuntimeName.GENAI: GenAIRuntime,
@@ -125,8 +124,8 @@ def measure(
         event="loaded",
         load_s=compile_s + warm_up_s,
         compile_s=compile_s,
-        memory=asdict(process_memory()),
-        conditions=asdict(model.conditions),
+        memory=process_memory(),
+        conditions=model.conditions,
     )
     for length, count in prompts:
         channel.say(event="begin", prompt_tokens=length)
@@ -267,7 +266,7 @@ def _our_cores() -> frozenset[int]:
 def _work(request: dict[str, Any], channel: Channel) -> dict[str, Any] | None:
     disable_telemetry()
     quieten_libraries()
-    spec = spec_from_json(request["spec"])
+    spec = from_json(ModelSpec, request["spec"])
     folder, runtime = Path(request["folder"]), RUNTIMES[spec.runtime]()
     if request["kind"] == "quality":
         from core.benchmark.scoring import score
@@ -285,7 +284,7 @@ def _work(request: dict[str, Any], channel: Channel) -> dict[str, Any] | None:
             channel=channel,
             core_latency=latency.nanoseconds,
             nearest_ns=request["nearest_ns"],
-            speculation=speculation_from_json(request["speculation"]),
+            speculation=from_json(Speculation, request["speculation"]),
         )
     return None
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -186,7 +187,6 @@ def _test_set(options: argparse.Namespace) -> TestSet:
 
 
 def _candidates(options: argparse.Namespace, engine: Engine) -> list[Candidate]:
-    from core.api.names import ModelName
     from core.catalogue import Precision
     from core.evaluation.plan import Candidate
     from core.remotes import is_remote
@@ -204,12 +204,11 @@ def _candidates(options: argparse.Namespace, engine: Engine) -> list[Candidate]:
         if is_remote(text):
             spec = ModelSpec.of_remote(text)
         else:
-            name = ModelName.parse(text)
-            given = any(f":{each}" in text.lower() for each in Precision)
-            precision = name.precision
-            if not given:
-                precision = engine.store.default_precision(name.model, ask_hub=True)
-            spec = engine.named(ModelSpec(name.model, precision, name.device, name.runtime))
+            spec = ModelSpec.parse(text)
+            if not any(f":{each}" in text.lower() for each in Precision):
+                precision = engine.store.default_precision(spec.model, ask_hub=True)
+                spec = replace(spec, precision=precision)
+            spec = engine.named(spec)
         found.append(
             Candidate(
                 spec=spec,

@@ -17,9 +17,9 @@ from typing import Any
 from starlette.types import Message
 
 from core.api.app import Api
-from core.api.service import Caller, Limits, ModelCard
+from core.api.service import ModelCard
 from core.cluster.bench_node import node_settings
-from core.db import GUEST, Origin
+from core.db import Origin
 from core.errors import GenerationError, UnknownModelError
 from core.inference.engine import Engine, User
 from core.inference.job import Job
@@ -49,7 +49,7 @@ class ModelReplica:
         )
         model = _ReplicaModel(self._engine, spec, name)
         # The gateway has checked the API key.
-        self._app = Api(lambda: model, lambda connection: Caller(GUEST, GUEST))
+        self._app = Api(lambda: model, lambda connection: User())
 
     def check_health(self) -> None:
         """Called by Ray Serve every few seconds, which replaces a replica if this raises.
@@ -104,14 +104,9 @@ class _ReplicaModel:
 
     def __init__(self, engine: Engine, spec: ModelSpec, name: str) -> None:
         self._engine = engine
+        self.settings = engine.settings
         self._spec = spec
         self._card = ModelCard(name, name, int(time.time()), "paddock")
-
-    @property
-    def limits(self) -> Limits:
-        """Limits of a request."""
-        settings = self._engine.settings
-        return Limits(settings.max_new_tokens, settings.max_characters)
 
     def models(self) -> Sequence[ModelCard]:
         """Return the only model."""
@@ -131,11 +126,11 @@ class _ReplicaModel:
         """Return the model's default sampling settings."""
         return default_sampling(self._engine.store, self._spec.model)
 
-    def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
+    def start(self, name: str, request: GenerationRequest, user: User) -> Job:
         """Start an answer, which is recorded on this node."""
         self.find(name)
         handle = self._engine.handle(self._spec)
-        return self._engine.answer(handle, request, origin=Origin.API, user=User(caller.owner))
+        return self._engine.answer(handle, request, origin=Origin.API, user=user)
 
 
 def _scope(path: str) -> dict[str, Any]:

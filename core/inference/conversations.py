@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -213,18 +214,12 @@ class Conversations:
     def _with_answer(self, exchange: Exchange) -> Exchange:
         if exchange.answer is not None:
             return exchange
-        if (job := self._job(exchange.id)) is None:
-            return self._read_again(exchange)
-        if job.answer is None:
-            return exchange
-        return replace(exchange, answer=job.answer, run_id=job.run_id)
-
-    def _read_again(self, exchange: Exchange) -> Exchange:
-        """Return an exchange without a job, whose answer may have been stored since it was read."""
-        try:
+        if (job := self._job(exchange.id)) is not None:
+            ended = job.answer is not None
+            return replace(exchange, answer=job.answer, run_id=job.run_id) if ended else exchange
+        row = None
+        with suppress(RecordsError):  # its answer may have been stored since it was read
             row = self.store.exchange(exchange.id)
-        except RecordsError:
-            return exchange
         return exchange if row is None else _exchange(row)
 
     def job_of(self, exchanges: Sequence[Exchange]) -> Job | None:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from core.auth import Accounts
 from core.catalogue import Precision
@@ -48,13 +48,7 @@ from core.runtimes.spec import DEFAULT_RUNTIME, ExecutionHints, ModelSpec, Runti
 from core.runtimes.subprocess_runtime import SubprocessRuntime
 from core.runtimes.tuned_hints import Tuned, TunedHints, TuningKey
 from core.settings import Settings
-from core.store import (
-    ModelStore,
-    Progress,
-    StoredModel,
-    TaskQueue,
-    with_genai_check,
-)
+from core.store import ModelStore, Progress, StoredModel, TaskQueue, with_genai_check
 from core.store.hub import HubAccess
 from core.store.npu import ensure_weights, find_weights
 from core.store.resolver import recorded_name
@@ -63,6 +57,8 @@ ABANDONED_S = 60.0
 """Seconds without an open page after which a guest's answer is cancelled."""
 STOP_TIMEOUT_S = 5.0
 """Seconds to wait for cancelled answers to end; each ends within a token."""
+
+_Store = TypeVar("_Store", RunStore, EvaluationStore, MeasurementStore)
 
 logger = logging.getLogger(__name__)
 
@@ -122,10 +118,7 @@ class Engine:
         Raises:
             RecordsError: the database cannot be opened.
         """
-        runs = RunStore.open(self.settings)
-        if marked := runs.mark_interrupted():
-            logger.info("Marked %d runs of an ended process as interrupted", marked)
-        return runs
+        return _without_running(RunStore.open(self.settings), "runs")
 
     @cached_property
     def accounts(self) -> Accounts:
@@ -148,10 +141,7 @@ class Engine:
         Raises:
             RecordsError: the database cannot be opened.
         """
-        evaluations = EvaluationStore(self.runs.database)
-        if marked := evaluations.mark_interrupted():
-            logger.info("Marked %d test runs of an ended process as interrupted", marked)
-        return evaluations
+        return _without_running(EvaluationStore(self.runs.database), "test runs")
 
     @cached_property
     def measurements(self) -> MeasurementStore:
@@ -160,10 +150,7 @@ class Engine:
         Raises:
             RecordsError: the database cannot be opened.
         """
-        measurements = MeasurementStore(self.runs.database)
-        if marked := measurements.mark_interrupted():
-            logger.info("Marked %d benchmarks of an ended process as interrupted", marked)
-        return measurements
+        return _without_running(MeasurementStore(self.runs.database), "benchmarks")
 
     def handle(self, spec: ModelSpec) -> ModelHandle:
         """Return the handle of a local or remote model, without loading or contacting it."""
@@ -385,7 +372,7 @@ class Engine:
         """See :data:`core.runtimes.pool.HintsFor`."""
         key = TuningKey.here(stored.key, spec.precision, spec.device, spec.runtime)
         tuned = self.tuned.find(key)
-        return tuned.hints if tuned is not None else None
+        return None if tuned is None else tuned.hints
 
     def download_with(self, spec: ModelSpec, access: HubAccess) -> None:
         """Use this access, with the token in it, when the model is downloaded for its next answer.
@@ -449,14 +436,14 @@ class Engine:
             self.store.verify(found, full=False)
         except CorruptModelError:
             return False
-        except PaddockError:  # the source is no model any more: the stored one is as it was
-            return True
+        except PaddockError:
+            pass  # the source is no model any more: the stored one is as it was
         return True
 
     def _provide(
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
     ) -> StoredModel:
-        """See :class:`core.runtimes.pool.Provider`."""
+        """See :data:`core.runtimes.pool.Provider`."""
 
         def report(progress: Progress) -> None:
             on_progress(progress.message, progress.fraction)
@@ -475,6 +462,13 @@ class Engine:
                 progress=report,
                 cancel=cancelled,
             )
+
+
+def _without_running(store: _Store, rows: str) -> _Store:
+    """Mark what an ended process has left running as interrupted; return the store."""
+    if marked := store.mark_interrupted():
+        logger.info("Marked %d %s of an ended process as interrupted", marked, rows)
+    return store
 
 
 def default_runtimes(settings: Settings) -> dict[RuntimeName, Runtime]:

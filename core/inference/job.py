@@ -6,8 +6,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -262,9 +262,6 @@ class Job:
         except Exception as error:
             logger.exception("An answer failed unexpectedly")
             answer = self._ended(StopReason.ERROR, error=_unexpected(error))
-        self._finish(answer)
-
-    def _finish(self, answer: Answer) -> None:
         self.lease = self._work = None  # a finished job must not keep the model in memory
         self._answer = answer
         self._phase = Phase.DONE
@@ -360,27 +357,26 @@ class Job:
             self._message = f"Waiting in queue: {place} {noun} ahead."
 
     def _generate(self, work: Work) -> tuple[StopReason, PaddockError | None]:
-        watch = _Watch(work.interrupt, self._cancelled, self._timeout_s)
         self._started_at = time.perf_counter()
         error: PaddockError | None = None
         reason: StopReason | None = None
-        try:
-            with watch:
+        with _watched(work.interrupt, self._cancelled, self._timeout_s) as timed_out:
+            try:
                 reason = work.run(self._on_piece)
-        except InterruptedGeneration:
-            pass
-        except PaddockError as failure:
-            error = failure
-        except Exception as failure:
-            logger.exception("The runtime failed unexpectedly")
-            error = _unexpected(failure)
+            except InterruptedGeneration:
+                pass
+            except PaddockError as failure:
+                error = failure
+            except Exception as failure:
+                logger.exception("The runtime failed unexpectedly")
+                error = _unexpected(failure)
         rest = work.close()
         self._chunks.append(rest.text)
         self._thoughts.append(rest.thoughts)
         if error is not None:
             return StopReason.ERROR, error
         if reason is None:
-            reason = StopReason.TIMEOUT if watch.timed_out else StopReason.CANCELLED
+            reason = StopReason.TIMEOUT if timed_out.is_set() else StopReason.CANCELLED
         return reason, None
 
     def _on_piece(self, token_id: int | None, stamp: float, piece: Piece) -> bool:
@@ -433,6 +429,9 @@ class Job:
                 work.draft_tokens,
                 received=self.spec.remote,
             )
+        thinking = None
+        if thoughts := self.thoughts.strip():
+            thinking = Thinking(thoughts, len(self._thought_stamps), self._thinking_s())
         return Answer(
             text=self.text.rstrip(),
             token_ids=tuple(self._ids),
@@ -445,14 +444,10 @@ class Job:
             facts=lease.facts if lease else None,
             weights=lease.stored.special_label if lease and lease.stored else None,
             contended=contended,
-            thinking=self._all_thoughts(),
+            thinking=thinking,
             dropped=work.dropped if work else 0,
             error=error,
         )
-
-    def _all_thoughts(self) -> Thinking | None:
-        text = self.thoughts.strip()
-        return Thinking(text, len(self._thought_stamps), self._thinking_s()) if text else None
 
 
 def _unexpected(error: Exception) -> GenerationError:
@@ -460,40 +455,34 @@ def _unexpected(error: Exception) -> GenerationError:
     return GenerationError(f"Generation failed unexpectedly ({detail}). Try again.")
 
 
-class _Watch:
-    """Interrupts a generation, including prefill, on cancellation or timeout.
+@contextmanager
+def _watched(
+    interrupt: Callable[[], None], cancelled: threading.Event, timeout_s: float
+) -> Iterator[threading.Event]:
+    """Interrupt the generation in this block, including prefill, on cancellation or timeout.
 
-    It repeats the interrupt until the generation has ended, because one between two steps of the
+    The interrupt is repeated until the generation has ended, because one between two steps of the
     runtime has no effect.
+
+    Yields:
+        An event that is set on timeout.
     """
+    ended, timed_out = threading.Event(), threading.Event()
+    deadline = time.monotonic() + timeout_s
 
-    def __init__(
-        self,
-        interrupt: Callable[[], None],
-        cancelled: threading.Event,
-        timeout_s: float,
-    ) -> None:
-        self.timed_out = False
-        self._interrupt = interrupt
-        self._cancelled = cancelled
-        self._deadline = time.monotonic() + timeout_s
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch answer", daemon=True)
-
-    def __enter__(self) -> _Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._ended.wait(_INTERRUPT_EVERY_S):
-            late = time.monotonic() > self._deadline
-            if late and not self._cancelled.is_set():
-                self.timed_out = True
-                self._cancelled.set()
-            if self._cancelled.is_set():
+    def watch() -> None:
+        while not ended.wait(_INTERRUPT_EVERY_S):
+            if time.monotonic() > deadline and not cancelled.is_set():
+                timed_out.set()
+                cancelled.set()
+            if cancelled.is_set():
                 with suppress(RuntimeError):  # there is nothing to interrupt between two steps
-                    self._interrupt()
+                    interrupt()
+
+    thread = threading.Thread(target=watch, name="watch answer", daemon=True)
+    thread.start()
+    try:
+        yield timed_out
+    finally:
+        ended.set()
+        thread.join()

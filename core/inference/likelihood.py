@@ -11,7 +11,7 @@ from core.inference.request import GenerationRequest
 from core.inference.scheduler import Scheduler
 from core.inference.work import encode_prompt
 from core.runtimes.base import LoadedModel
-from core.runtimes.pool import Lease, ModelHandle
+from core.runtimes.pool import ModelHandle
 
 
 def mean_log_probability(
@@ -26,32 +26,26 @@ def mean_log_probability(
     never = threading.Event()
     with handle.lease(lambda message, fraction: None, never) as lease:
         assert lease is not None, "it was not cancelled"
-        prompt, ids = _token_ids(lease, request, answer)
-        ticket = scheduler.enter_model(lease.queue, lease.model.at_once, "")
+        if lease.stored is None:
+            raise OptionError(
+                "A remote server does not return the likelihood of a given answer. Remove the "
+                "check, or choose a local model."
+            )
+        model = cast(LoadedModel, lease.model)
+        prompt = encode_prompt(model, lease.stored.key, request).ids
+        given = model.tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"]
+        if not given:
+            raise BadRequestError("The expected answer has no token. Correct it.")
+        ids, positions = [*prompt, *given], model.positions
+        if positions is not None and len(ids) >= positions:
+            raise PromptTooLongError(
+                f"Prompt and expected answer have {len(ids):,} tokens, but the context length of "
+                f"{lease.stored.title} is {positions:,}. Shorten the text."
+            )
+        ticket = scheduler.enter_model(lease.queue, model.at_once, "")
         with scheduler.turn(ticket, never):
-            found = _log_probabilities(lease.model, ids)
-    return fmean(found[prompt - 1 :])
-
-
-def _token_ids(lease: Lease, request: GenerationRequest, answer: str) -> tuple[int, list[int]]:
-    """Return the number of prompt tokens, and the tokens of prompt and answer."""
-    if lease.stored is None:
-        raise OptionError(
-            "A remote server does not return the likelihood of a given answer. Remove the check, "
-            "or choose a local model."
-        )
-    model = cast(LoadedModel, lease.model)
-    before = list(encode_prompt(model, lease.stored.key, request).ids)
-    after = list(model.tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"])
-    if not after:
-        raise BadRequestError("The expected answer has no token. Correct it.")
-    positions = model.positions
-    if positions is not None and len(before) + len(after) >= positions:
-        raise PromptTooLongError(
-            f"Prompt and expected answer have {len(before) + len(after):,} tokens, but the context "
-            f"length of {lease.stored.title} is {positions:,}. Shorten the text."
-        )
-    return len(before), before + after
+            found = _log_probabilities(model, ids)
+    return fmean(found[len(prompt) - 1 :])
 
 
 def _log_probabilities(model: LoadedModel, ids: list[int]) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -43,37 +44,29 @@ class ServerMetrics:
         """``state`` is called at each scrape."""
         self.registry = CollectorRegistry()
         self.registry.register(_StateCollector(state))
-        self._requests = Counter(
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, labelnames=_MODEL, registry=self.registry)
+        self._requests = counter(
             "paddock_api_requests",
             "Requests to /v1 and /metrics; status 499: the client closed the connection.",
             ("route", "method", "status"),
-            registry=self.registry,
         )
-        self._answers = Counter(
+        self._answers = counter(
             "paddock_answers",
             "Answers that have ended, of pages, API and command line.",
             (*_MODEL, "origin", "stop_reason"),
-            registry=self.registry,
         )
-        self._prompt_tokens = Counter(
-            "paddock_prompt_tokens", "Prompt tokens.", _MODEL, registry=self.registry
-        )
-        self._new_tokens = Counter(
-            "paddock_new_tokens", "Generated tokens.", _MODEL, registry=self.registry
-        )
-        self._ttft = Histogram(
+        self._prompt_tokens = counter("paddock_prompt_tokens", "Prompt tokens.", _MODEL)
+        self._new_tokens = counter("paddock_new_tokens", "Generated tokens.", _MODEL)
+        self._ttft = histogram(
             "paddock_time_to_first_token_seconds",
             "Start of work to first token; time in the queue is not included.",
-            _MODEL,
             buckets=TTFT_BUCKETS_S,
-            registry=self.registry,
         )
-        self._tpot = Histogram(
+        self._tpot = histogram(
             "paddock_time_per_output_token_seconds",
             "(Last - first token time) / (tokens - 1), one sample per answer.",
-            _MODEL,
             buckets=TPOT_BUCKETS_S,
-            registry=self.registry,
         )
 
     def count_request(self, route: str, method: str, status: int) -> None:
@@ -100,15 +93,15 @@ class ServerMetrics:
         return encode(self.registry), kind
 
 
+@dataclass
 class MetricsObserver(JobObserver):
     """Counts an answer."""
 
-    def __init__(self, metrics: ServerMetrics, origin: Origin) -> None:
-        self._metrics, self._origin = metrics, origin
+    metrics: ServerMetrics
+    origin: Origin
 
     def ended(self, job: Job, answer: Answer) -> None:
-        """See :class:`core.inference.job.JobObserver`."""
-        self._metrics.count_answer(job.spec, self._origin, answer)
+        self.metrics.count_answer(job.spec, self.origin, answer)
 
 
 class _StateCollector(Collector):
@@ -124,9 +117,9 @@ class _StateCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """See ``prometheus_client``."""
         state, memory = self._state(), app_memory()
-        yield _gauge("paddock_answers_waiting", "Waiting answers.", state.waiting)
-        yield _gauge("paddock_answers_under_way", "Running answers.", state.running)
-        yield _gauge("paddock_models_loaded", "Models in memory.", len(state.loaded))
+        yield GaugeMetricFamily("paddock_answers_waiting", "Waiting answers.", state.waiting)
+        yield GaugeMetricFamily("paddock_answers_under_way", "Running answers.", state.running)
+        yield GaugeMetricFamily("paddock_models_loaded", "Models in memory.", len(state.loaded))
         each = GaugeMetricFamily(
             "paddock_model_loaded", "1 for each model in memory.", labels=_MODEL
         )
@@ -145,7 +138,3 @@ class _StateCollector(Collector):
         used.add_metric(("private",), memory.private_bytes)
         used.add_metric(("file_backed",), memory.file_backed_bytes)
         yield used
-
-
-def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, documentation, value=value)

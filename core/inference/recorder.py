@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 from core.db import GUEST, Origin, RunResult, RunStart, RunStore
 from core.errors import RecordsError
@@ -21,67 +22,52 @@ GROWTH_IN_PROCESS = "growth of the app's process over load and warm-up"
 """Scope of the memory figures of a run outside a benchmark."""
 
 
+@dataclass
 class RunRecorder(JobObserver):
     """Writes a row when an answer starts and completes it when it ends.
 
     If the database fails, the row is lost, but not the answer.
     """
 
-    def __init__(
-        self,
-        runs: RunStore,
-        origin: Origin,
-        *,
-        session: str | None = None,
-        owner: str = GUEST,
-    ) -> None:
-        self.run_id: str | None = None
-        """Id of the row; None before work starts, or if the database failed."""
-        self._runs = runs
-        self._origin = origin
-        self._session = session
-        self._owner = owner
-        self._start: RunStart | None = None
+    runs: RunStore
+    origin: Origin
+    session: str | None = None
+    owner: str = GUEST
+    run_id: str | None = None
+    """Id of the row; None before work starts, or if the database failed."""
+    _start: RunStart | None = None
 
     def started(self, job: Job) -> None:
-        """See :class:`core.inference.job.JobObserver`."""
         self._start = self._describe(job)
         try:
-            self.run_id = self._runs.start(self._start)
+            self.run_id = self.runs.start(self._start)
         except RecordsError as error:
             logger.warning("The start of an answer was not recorded: %s", error)
 
     def ended(self, job: Job, answer: Answer) -> None:
-        """See :class:`core.inference.job.JobObserver`."""
         assert self._start is not None, "an answer ends after it has started"
         result = run_result(answer)
         try:
             if self.run_id is None:
-                self.run_id = self._runs.add(self._start, result)
+                self.run_id = self.runs.add(self._start, result)
             else:
-                self._runs.finish(self.run_id, result)
+                self.runs.finish(self.run_id, result)
         except RecordsError as error:
             logger.warning("The end of an answer was not recorded: %s", error)
 
     def _describe(self, job: Job) -> RunStart:
         assert job.lease is not None, "work starts after the model was leased"
         stored, host = job.lease.stored, host_facts()
-        sampling, conditions = job.request.sampling, job.lease.model.conditions
+        conditions = job.lease.model.conditions
         remote_host = conditions.host  # its processor and operating system are unknown
         return RunStart(
-            origin=self._origin,
-            session=self._session,
-            owner=self._owner,
+            origin=self.origin,
+            session=self.session,
+            owner=self.owner,
             instruction=job.request.instruction,
             context=job.request.whole_context,
             prompt_format=job.prompt_format or "",
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            repetition_penalty=sampling.repetition_penalty,
-            max_new_tokens=sampling.max_new_tokens,
-            greedy=sampling.greedy,
-            seed=sampling.seed,
+            **vars(job.request.sampling),
             options=job.request.options.used,
             speculation=job.request.speculation.text,
             model=stored.name if stored else job.spec.model,

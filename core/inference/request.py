@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +20,8 @@ from core.runtimes.spec import (
 
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 500
-_ALLOWED_CONTROLS = frozenset("\n\r\t\f\v")
+_UNREADABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters but for white space, and surrogates (Unicode's categories Cc and Cs)."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +113,15 @@ def check_text(name: str, text: str) -> None:
     Raises:
         BadRequestError: it contains an unpaired surrogate or a control character.
     """
-    for character in text:
-        category = unicodedata.category(character)
-        if category == "Cs":
-            raise BadRequestError(
-                f"The {name} contains an unpaired surrogate (U+{ord(character):04X}). "
-                "Paste the text again or remove the character."
-            )
-        if category == "Cc" and character not in _ALLOWED_CONTROLS:
-            raise BadRequestError(
-                f"The {name} contains a control character (U+{ord(character):04X}). Remove it."
-            )
+    if (found := _UNREADABLE.search(text)) is None:
+        return
+    code = f"U+{ord(found[0]):04X}"
+    if found[0] >= "\ud800":
+        raise BadRequestError(
+            f"The {name} contains an unpaired surrogate ({code}). Paste the text again or remove "
+            "the character."
+        )
+    raise BadRequestError(f"The {name} contains a control character ({code}). Remove it.")
 
 
 def readable(text: str) -> str:
@@ -130,8 +129,4 @@ def readable(text: str) -> str:
 
     A model may write them, and its reader cannot remove them.
     """
-    return "".join(
-        character
-        for character in text
-        if character in _ALLOWED_CONTROLS or unicodedata.category(character) not in ("Cc", "Cs")
-    )
+    return _UNREADABLE.sub("", text)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from core.catalogue.conversation import without_oldest
 from core.catalogue.prompts import Prompt, PromptFormat, StopRule, choose_format, prompt_format
@@ -21,9 +22,9 @@ from core.inference.thinking import (
     ThoughtSplitter,
     opened_by,
 )
-from core.runtimes.base import Conditions, LoadedModel, StampedId, TextModel
-from core.runtimes.logits import LogitsModel
+from core.runtimes.base import Conditions, LoadedModel, StampedId
 from core.runtimes.pool import Lease
+from core.runtimes.remote import RemoteModel
 from core.runtimes.spec import (
     GenAIOptions,
     SamplingSettings,
@@ -74,24 +75,25 @@ SERVERS_FORMAT = "chat"
 """Prompt format recorded for remote models, whose servers apply a chat template."""
 
 
-class Work(Protocol):
+class Work(ABC):
     """A request that is ready to run on a model."""
 
     prompt_format: str
-    prompt_ids: tuple[int, ...]
-    """Empty for remote models."""
-    prompt_tokens: int | None
-    """None if it is not known (yet)."""
-    new_tokens: int | None
-    """None if it equals the number of pieces."""
     conditions: Conditions
-    cached_tokens: int | None
+    prompt_ids: tuple[int, ...] = ()
+    """Empty for remote models."""
+    prompt_tokens: int | None = None
+    """None if it is not known (yet)."""
+    new_tokens: int | None = None
+    """None if it equals the number of pieces."""
+    cached_tokens: int | None = None
     """Prompt tokens that were in the prefix cache; None without one."""
-    draft_tokens: int | None
+    draft_tokens: int | None = None
     """Tokens guessed by speculation so far; None if none were."""
-    dropped: int
+    dropped: int = 0
     """Earlier messages that were left out."""
 
+    @abstractmethod
     def run(self, on_piece: OnPiece) -> StopReason | None:
         """Generate; return None if neither the model nor the length ended it.
 
@@ -99,15 +101,14 @@ class Work(Protocol):
             InterruptedGeneration: :meth:`interrupt` ended it.
             PaddockError: the runtime or the server failed.
         """
-        ...
 
+    @abstractmethod
     def close(self) -> Piece:
         """Return the text that was held back; call once after the end, for any reason."""
-        ...
 
+    @abstractmethod
     def interrupt(self) -> None:
         """End it; can be called repeatedly and from any thread."""
-        ...
 
 
 def work_on(lease: Lease, request: GenerationRequest) -> Work:
@@ -117,7 +118,7 @@ def work_on(lease: Lease, request: GenerationRequest) -> Work:
         PaddockError: the request does not fit the model.
     """
     if lease.stored is None:
-        return _TextWork(cast(TextModel, lease.model), request)
+        return _TextWork(cast(RemoteModel, lease.model), request)
     return _TokenWork(cast(LoadedModel, lease.model), lease.stored, request)
 
 
@@ -132,9 +133,7 @@ class EncodedPrompt(NamedTuple):
     """Earlier messages that were left out."""
 
 
-def encode_prompt(
-    model: LoadedModel | LogitsModel, key: str, request: GenerationRequest
-) -> EncodedPrompt:
+def encode_prompt(model: LoadedModel, key: str, request: GenerationRequest) -> EncodedPrompt:
     """Return the prompt that a model gets.
 
     Args:
@@ -170,17 +169,15 @@ def encode_prompt(
         earlier = shorter
 
 
-class _TokenWork:
+class _TokenWork(Work):
     """Work of a local model, which generates token ids; they are formatted and decoded here."""
-
-    new_tokens = None
 
     def __init__(self, model: LoadedModel, stored: StoredModel, request: GenerationRequest) -> None:
         chosen, prompt, ids, self.dropped = encode_prompt(model, stored.key, request)
         options = request.options
         _check_options(options, request.speculation, model)
         sampling = _shortened(request.sampling, len(ids), model.positions, stored.title)
-        self.prompt_format = chosen.name
+        self.prompt_format, self.conditions = chosen.name, model.conditions
         self.prompt_ids = ids
         self.prompt_tokens = len(ids)
         self._model = model
@@ -206,12 +203,6 @@ class _TokenWork:
         self._decoder = TextDecoder(model.tokenizer)
         keep_space = request.verbatim or bool(request.continues) or options.structure is not None
         self._stop_text = StopText(self._rule, keep_space=keep_space)
-        self.cached_tokens: int | None = None
-        self.draft_tokens: int | None = None
-
-    @property
-    def conditions(self) -> Conditions:
-        return self._model.conditions
 
     def run(self, on_piece: OnPiece) -> StopReason | None:
         rule, splitter, stop_text = self._rule, self._splitter, self._stop_text
@@ -276,14 +267,12 @@ class _TokenWork:
         self._model.interrupt(self._request)
 
 
-class _TextWork:
+class _TextWork(Work):
     """Work of a remote model, whose server formats, decodes, stops and counts."""
 
     prompt_format = SERVERS_FORMAT
-    prompt_ids = ()
-    draft_tokens, dropped = None, 0
 
-    def __init__(self, model: TextModel, request: GenerationRequest) -> None:
+    def __init__(self, model: RemoteModel, request: GenerationRequest) -> None:
         if request.prompt_format not in (None, SERVERS_FORMAT):
             raise BadRequestError(
                 "A remote server applies its model's own prompt format. Do not choose a prompt "
@@ -299,9 +288,6 @@ class _TextWork:
             raise BadRequestError("A remote server does not continue an answer. Generate it again.")
         content = prompt_format(SERVERS_FORMAT).content(request.instruction, request.context)
         turns = (*((turn.role.value, turn.text) for turn in request.earlier), ("user", content))
-        self.prompt_tokens: int | None = None
-        self.new_tokens: int | None = None
-        self.cached_tokens: int | None = None
         self.conditions = model.conditions
         self._model = model
         self._request = TextRequest(
@@ -323,7 +309,7 @@ class _TextWork:
         self.prompt_tokens, self.new_tokens = end.prompt_tokens, end.new_tokens
         self.cached_tokens = end.cached_tokens
         self.conditions = end.conditions
-        return StopReason.LENGTH if end.length else StopReason.END_OF_TEXT
+        return StopReason.LENGTH if end.reached_length else StopReason.END_OF_TEXT
 
     def close(self) -> Piece:
         return Piece(*self._splitter.close())

@@ -1,17 +1,15 @@
-"""Protocols of runtimes and loaded models; each runtime has its own module in this package."""
+"""Interfaces of runtimes and loaded models; each runtime has its own module in this package."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from core.hardware.devices import ProcessMemory
-from core.runtimes.spec import ModelSpec, TextRequest, TokenRequest
-
-if TYPE_CHECKING:
-    import numpy as np
+from core.runtimes.spec import ModelSpec, TokenRequest
 
 OnToken = Callable[[int], bool]
 """Called with each new token id as soon as it is generated; returning False ends the generation."""
@@ -74,7 +72,20 @@ class Conditions:
         return {name.strip("()") for name in self.devices_used} == {"CPU"}
 
 
-class LoadedModel(Protocol):
+class PendingAnswer:
+    """One answer that another thread generates; its caller waits for it."""
+
+    def __init__(self, request: TokenRequest, on_token: OnToken) -> None:
+        self.request = request
+        self.ended = threading.Event()
+        self.interrupted = False
+        """Whether it was interrupted before its first token."""
+        self.error: Exception | None = None
+        """Exception raised by the runtime or by ``on_token``."""
+        self._on_token = on_token
+
+
+class LoadedModel:
     """A model in memory that runs up to :attr:`at_once` generations, each in its own thread."""
 
     tokenizer: Any
@@ -84,10 +95,12 @@ class LoadedModel(Protocol):
     positions: int | None
     """Context length in tokens, prompt and answer together; None if it is unlimited."""
     conditions: Conditions
-    at_once: int
+    at_once: int = 1
     """Number of concurrent generations: 1, or more if the runtime batches them."""
-    takes_options: bool
+    takes_options: bool = False
     """Whether it supports :class:`core.runtimes.spec.GenAIOptions`."""
+    alive: bool = True
+    """False after its own process, if it has one, has ended; every answer then fails."""
 
     def generate(self, request: TokenRequest, on_token: OnToken) -> None:
         """Generate until a stop id, the maximum length, or ``on_token`` ends it.
@@ -97,93 +110,26 @@ class LoadedModel(Protocol):
             BadRequestError: the requested structure cannot be used.
             GenerationError: the runtime failed.
         """
-        ...
+        raise NotImplementedError
 
     def interrupt(self, request: TokenRequest) -> None:
         """Cancel the prefill of this request object; the model stays usable.
 
         Can be called from any thread; does nothing if the request is not in prefill.
         """
-        ...
+        raise NotImplementedError
 
     def close(self) -> None:
         """Free the memory. The model cannot be used afterwards."""
-        ...
-
-
-@runtime_checkable
-class SubprocessModel(Protocol):
-    """What a model that runs in its own process has in addition."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process is running; after its end every answer fails."""
-        ...
+        raise NotImplementedError
 
     def growth(self) -> ProcessMemory:
-        """Return the memory growth of the process since before the model was loaded.
+        """Return the memory growth of its own process, if it has one, over load and warm-up.
 
         Raises:
             GenerationError: the process has ended.
         """
-        ...
-
-
-OnText = Callable[[str, str], bool]
-"""Called with each piece of the answer and of the thoughts as soon as it arrives, one of them or
-both empty; returning False ends the generation."""
-
-
-@dataclass(frozen=True)
-class TextEnd:
-    """How an answer of a text model ended."""
-
-    length: bool
-    """Whether it reached the maximum number of new tokens; otherwise the model ended it."""
-    prompt_tokens: int | None
-    """As counted by the server; None if it reports no count."""
-    new_tokens: int | None
-    """As counted by the server; None if it reports no count."""
-    conditions: Conditions
-    """Conditions of this answer."""
-    cached_tokens: int | None = None
-    """Prompt tokens from the server's prefix cache; None if it reports no count."""
-
-
-class TextModel(Protocol):
-    """A model on a remote server, which formats the prompt, tokenizes and decodes."""
-
-    conditions: Conditions
-    at_once: int
-    """Maximum number of concurrent requests."""
-
-    def answer(self, request: TextRequest, on_text: OnText) -> TextEnd:
-        """Generate one answer; returns when the model or the maximum length ended it.
-
-        Raises:
-            InterruptedGeneration: :meth:`interrupt` or ``on_text`` ended it.
-            PaddockError: the server cannot be reached, rejected the request, or failed.
-        """
-        ...
-
-    def interrupt(self, request: TextRequest) -> None:
-        """Cancel this request object in any phase; can be called from any thread."""
-        ...
-
-
-class ScoringModel(LoadedModel, Protocol):
-    """A model in memory that also returns the logits of a given text."""
-
-    def scores(self, token_ids: Sequence[int]) -> np.ndarray:
-        """Return the logits after each of these tokens, from one forward pass (teacher forcing).
-
-        Returns:
-            float32 of shape (tokens, vocabulary); row i predicts token i + 1.
-
-        Raises:
-            GenerationError: the runtime failed.
-        """
-        ...
+        return ProcessMemory(0, 0, 0)
 
 
 class Runtime(Protocol):

@@ -15,15 +15,19 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
 
-from core.runtimes.base import OnToken, StampedId
-from core.runtimes.prefix_cache import PrefixCache
+from core.runtimes.base import OnToken, PendingAnswer, StampedId
 from core.runtimes.spec import SEED_RANGE, Speculation, SpeculationMode, Structure, TokenRequest
 from core.runtimes.speculation import AutoSpeculation
+
+if TYPE_CHECKING:
+    from openvino_genai import ContinuousBatchingPipeline as Pipeline
+    from openvino_genai.py_openvino_genai import GenerationHandle as Handle
 
 logger = logging.getLogger(__name__)
 
@@ -35,25 +39,44 @@ SmolLM2 reads this many in the time of about ten tokens of an answer."""
 GATHER_S = 0.004
 """Wait this long before guessing: an answer that is moved at once has its prompt computed twice."""
 
-
-class Handle(Protocol):
-    """The part of ``openvino_genai.GenerationHandle`` used here."""
-
-    def can_read(self) -> bool: ...
-
-    def read(self) -> dict[int, Any]: ...
-
-    def get_status(self) -> Any: ...
-
-    def cancel(self) -> None: ...
+BLOCK_TOKENS = 32
+"""Tokens of a block of the KV cache on a CPU."""
 
 
-class Pipeline(Protocol):
-    """The part of ``openvino_genai.ContinuousBatchingPipeline`` used here."""
+class PrefixCache:
+    """Counts the prompt tokens that GenAI takes from the prefix cache of one model. Thread-safe.
 
-    def step(self) -> None: ...
+    GenAI does not report the hits of its cache, so this class keeps the token ids of what is in it.
+    The cache has the size of the most tokens in use at a time, and overwrites the oldest first.
+    """
 
-    def has_non_finished_requests(self) -> bool: ...
+    def __init__(self) -> None:
+        self._kept: list[tuple[int, ...]] = []  # the newest last
+        self._capacity = 0
+        self._lock = threading.Lock()
+
+    def cached_tokens(self, prompt_ids: Sequence[int]) -> int:
+        """Return how many tokens at the beginning of a prompt are in the cache.
+
+        GenAI takes whole blocks, and the last block of a sequence that the prompt continues. At
+        least the last token of a prompt is always computed.
+        """
+        with self._lock:
+            return max((_cached(kept, prompt_ids) for kept in self._kept), default=0)
+
+    def keep(self, token_ids: Sequence[int]) -> None:
+        """Note that prompt and answer of a request were computed."""
+        with self._lock:
+            self._capacity = max(self._capacity, len(token_ids))
+            self._kept.append(tuple(token_ids[:-1]))  # the last token was not read by the model
+            while sum(map(len, self._kept)) > self._capacity:
+                del self._kept[0]
+
+
+def _cached(kept: Sequence[int], prompt_ids: Sequence[int]) -> int:
+    pairs = zip(kept, prompt_ids[:-1], strict=False)
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return common if common == len(kept) else common // BLOCK_TOKENS * BLOCK_TOKENS
 
 
 class Lane:
@@ -91,16 +114,11 @@ class Lane:
             self.pipeline.step()
 
 
-class BatchedAnswer:
-    """One answer in the batch; its caller waits for :attr:`ended`."""
+class BatchedAnswer(PendingAnswer):
+    """One answer in the batch."""
 
     def __init__(self, request: TokenRequest, on_token: OnToken) -> None:
-        self.request = request
-        self.ended = threading.Event()
-        self.error: Exception | None = None
-        """Exception raised by the runtime or by ``on_token``."""
-        self.interrupted = False
-        """Whether :meth:`interrupt` ended it before its first token."""
+        super().__init__(request, on_token)
         self.token_ids: list[int] = []
         self.drafts: int | None = None
         """Tokens that are guessed in each step; None in the pipeline without guesses."""
@@ -108,7 +126,6 @@ class BatchedAnswer:
         """Prompt tokens taken from the prefix cache; None without one."""
         self.steps = 0
         """Steps with guesses."""
-        self._on_token = on_token
         self._interrupt_requested = threading.Event()
 
     def interrupt(self) -> None:

@@ -12,7 +12,7 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from core.errors import (
 )
 from core.hardware.devices import AUTO, auto_devices, available_memory_bytes
 from core.runtimes.base import Conditions, InterruptedGeneration, LoadedModel, OnToken
-from core.runtimes.batching import BatchedAnswer, Handle, Lane, Pipeline, Stepper
+from core.runtimes.batching import BatchedAnswer, Lane, PrefixCache, Stepper
 from core.runtimes.kv_cache import kv_bytes_per_position
 from core.runtimes.optimum import (
     OptimumRuntime,
@@ -36,7 +36,6 @@ from core.runtimes.optimum import (
     out_of_memory,
     unreadable,
 )
-from core.runtimes.prefix_cache import PrefixCache
 from core.runtimes.spec import (
     GenAIOptions,
     ModelSpec,
@@ -46,15 +45,10 @@ from core.runtimes.spec import (
     SpeculationMode,
     TokenRequest,
 )
-from core.runtimes.tokenizer import is_plain, load_tokenizer
-from core.runtimes.transformers_generate import (
-    TRANSFORMERS,
-    as_ids,
-    frozen_imports,
-    last_line,
-)
+from core.runtimes.tokenizer import import_tokenizers, load_tokenizer
+from core.runtimes.transformers_generate import as_ids, frozen_imports, last_line
 from core.store.checkpoint import context_length, read_json
-from core.store.library_env import LIBRARY_ERRORS, disable_telemetry, quick_imports
+from core.store.library_env import LIBRARY_ERRORS, disable_telemetry
 from core.store.manifest import GenAICheck, read_manifest
 from core.store.weights import IR_XML
 from core.units import bytes_text
@@ -63,6 +57,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import openvino_genai
+
+    from core.runtimes.batching import Handle, Pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -106,19 +102,13 @@ class GenAIRuntime:
             at_once: maximum number of concurrent answers per model.
         """
         self._at_once = at_once
-        self._optimum = OptimumRuntime()
 
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
         disable_telemetry()
         with frozen_imports("genai"):
             import openvino_genai  # noqa: F401
-            import tokenizers  # noqa: F401
-        if folder is not None and not is_plain(folder):
-            with frozen_imports(TRANSFORMERS), quick_imports():
-                import transformers
-
-                _ = transformers.AutoTokenizer  # imported lazily, at the first use of the name
+        import_tokenizers(folder)
 
     def load(self, folder: Path, spec: ModelSpec) -> LoadedModel:
         """Load ``folder`` on the device of ``spec``, with its hints."""
@@ -127,7 +117,7 @@ class GenAIRuntime:
         try:
             return self.load_here(folder, spec, tokenizer)
         except NotForGenAI as reason:
-            return load_with_optimum(self._optimum, folder, spec, str(reason))
+            return load_with_optimum(folder, spec, str(reason))
 
     def load_here(self, folder: Path, spec: ModelSpec, tokenizer: Any) -> GenAIModel:
         """Load ``folder`` with GenAI.
@@ -139,12 +129,15 @@ class GenAIRuntime:
             NotForGenAI: GenAI cannot run it; the message says why.
             CorruptModelError: its files cannot be read.
         """
-        device = _resolved(spec.device)
+        # GenAI's continuous batching needs a concrete device.
+        device = next(iter(auto_devices()), "CPU") if spec.device == AUTO else spec.device
         if device.startswith("NPU"):
             raise NotForGenAI(
                 "OpenVINO GenAI does not batch answers on an NPU, so Optimum runs it."
             )
-        check = _check_of(folder)
+        check: GenAICheck | None = None
+        with suppress(CorruptModelError):  # it is no stored model
+            check = read_manifest(folder).genai
         if check is not None and check.reason is not None:
             raise NotForGenAI(check.reason)
         config = read_json(folder / "config.json")
@@ -189,15 +182,14 @@ def _check_first_step(model: GenAIModel) -> None:
         raise NotForGenAI(f"OpenVINO GenAI cannot run this model ({why}){_SO_OPTIMUM}") from error
 
 
-def load_with_optimum(
-    optimum: OptimumRuntime, folder: Path, spec: ModelSpec, reason: str
-) -> LoadedModel:
+def load_with_optimum(folder: Path, spec: ModelSpec, reason: str) -> LoadedModel:
     """Load a model that GenAI cannot run with Optimum; its conditions state the reason.
 
     Raises:
         GenerationError: Optimum cannot run it either; the message has both reasons.
     """
     logger.info("%s: %s", spec.label, reason)
+    optimum = OptimumRuntime()
     optimum.prepare()
     try:
         model = optimum.load(folder, spec)
@@ -208,10 +200,31 @@ def load_with_optimum(
     return model
 
 
-class GenAIModel:
-    """See :class:`core.runtimes.base.LoadedModel`."""
+class GenAIBase(LoadedModel):
+    """A model of GenAI, in this process or in its own, which can score a given text."""
 
     takes_options = True
+
+    def log_probabilities(self, token_ids: Sequence[int]) -> list[float]:
+        """Return the natural log probabilities of all tokens but the first, from one forward pass.
+
+        Raises:
+            GenerationError: the runtime failed.
+        """
+        found: list[float] = []
+
+        def take(token_id: int) -> bool:
+            found.append(getattr(token_id, "log_probability", None) or 0.0)
+            return len(found) < len(token_ids)
+
+        options = GenAIOptions(logprobs=True, ignore_eos=True)
+        sampling = SamplingSettings(max_new_tokens=1, greedy=True)
+        self.generate(TokenRequest(tuple(token_ids), sampling, options=options, echo=True), take)
+        return found[1:]
+
+
+class GenAIModel(GenAIBase):
+    """See :class:`core.runtimes.base.LoadedModel`."""
 
     def __init__(
         self,
@@ -292,9 +305,13 @@ class GenAIModel:
             logger.info("No prompt lookup: %s", error)
 
     def _lane(self, pipeline: Pipeline) -> Lane:
+        import numpy as np
+        import openvino
+
         def admit(request: TokenRequest) -> Handle:
+            ids = openvino.Tensor(np.asarray([request.prompt_ids], dtype=np.int64))
             config = _generation_config(request, self.end_ids)
-            return self._add(pipeline, request.prompt_ids, config)
+            return pipeline.add_request(next(self._numbers), ids, config)
 
         return Lane(pipeline, admit, PrefixCache() if self._has_prefix_cache else None)
 
@@ -312,55 +329,26 @@ class GenAIModel:
         if unread and answer.error is not None and not isinstance(answer.error, PaddockError):
             raise BadRequestError(_structure_error(answer.error)) from answer.error
         if isinstance(answer.error, RuntimeError):
-            raise _failure("Generation", answer.error) from answer.error
+            logger.error("Generation failed in OpenVINO GenAI", exc_info=answer.error)
+            raise GenerationError(
+                f"Generation failed ({last_line(answer.error)}). Try again, or choose another "
+                "precision, device or runtime."
+            ) from answer.error
         if answer.error is not None:
             raise answer.error
 
-    def log_probabilities(self, token_ids: Sequence[int]) -> list[float]:
-        """See :func:`log_probabilities`."""
-        return log_probabilities(self, token_ids)
-
     def interrupt(self, request: TokenRequest) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.interrupt`.
-
-        The current step ends first.
-        """
+        """Cancel the prefill of this request object; the current step ends first."""
         for answer in list(self._running):
             if answer.request is request:
                 answer.interrupt()
 
     def close(self) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.close`."""
         with self._lookup_lock:  # wait until it is loaded
             self._stepper.close()
             self._pipeline = self._lookup = None
             self._no_lookup = GenerationError("The model was unloaded. Try again.")
         gc.collect()
-
-    def _add(self, pipeline: Any, token_ids: Sequence[int], config: Any) -> Any:
-        import numpy as np
-        import openvino
-
-        ids = openvino.Tensor(np.asarray([token_ids], dtype=np.int64))
-        return pipeline.add_request(next(self._numbers), ids, config)
-
-
-def log_probabilities(model: LoadedModel, token_ids: Sequence[int]) -> list[float]:
-    """Return the natural log probabilities of all tokens but the first, from one forward pass.
-
-    Raises:
-        GenerationError: the runtime failed.
-    """
-    found: list[float] = []
-
-    def take(token_id: int) -> bool:
-        found.append(getattr(token_id, "log_probability", None) or 0.0)
-        return len(found) < len(token_ids)
-
-    options = GenAIOptions(logprobs=True, ignore_eos=True)
-    sampling = SamplingSettings(max_new_tokens=1, greedy=True)
-    model.generate(TokenRequest(tuple(token_ids), sampling, options=options, echo=True), take)
-    return found[1:]
 
 
 def _generation_config(request: TokenRequest, end_ids: frozenset[int]) -> Any:
@@ -402,14 +390,6 @@ def _generation_config(request: TokenRequest, end_ids: frozenset[int]) -> Any:
     return config
 
 
-def _check_of(folder: Path) -> GenAICheck | None:
-    """Return the stored result of the GenAI check; None if ``folder`` is not a stored model."""
-    try:
-        return read_manifest(folder).genai
-    except CorruptModelError:
-        return None
-
-
 def _is_running(handle: Handle) -> bool:
     import openvino_genai
 
@@ -448,18 +428,16 @@ def _genai_tokenizer(folder: Path) -> Iterator[openvino_genai.Tokenizer | None]:
 
 
 def _convert_tokenizer(folder: Path, target: Path) -> openvino_genai.Tokenizer | None:
-    import openvino
     import openvino_genai
+    from transformers import AutoTokenizer
+
+    from core.store.convert import write_openvino_tokenizer
 
     try:
-        from openvino_tokenizers import convert_tokenizer
-        from transformers import AutoTokenizer
-
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        models = convert_tokenizer(tokenizer, with_detokenizer=True)
-        for model, name in zip(models, ("tokenizer", "detokenizer"), strict=True):
-            openvino.save_model(model, target / f"openvino_{name}.xml")
-        return openvino_genai.Tokenizer(str(target))
+        write_openvino_tokenizer(tokenizer, target)
+        written = (target / _TOKENIZER_XML).is_file()
+        return openvino_genai.Tokenizer(str(target)) if written else None
     except LIBRARY_ERRORS as error:
         logger.info("no OpenVINO tokenizer for this model: %s", last_line(error))
         return None
@@ -543,11 +521,6 @@ def readable_tokenizer(folder: Path, spec: ModelSpec) -> Any:
         raise unreadable(spec, error) from error
 
 
-def _resolved(device: str) -> str:
-    """Return the device that AUTO selects: GenAI's continuous batching needs a concrete device."""
-    return next(iter(auto_devices()), "CPU") if device == AUTO else device
-
-
 def _end_ids(folder: Path, config: dict[str, Any]) -> frozenset[int]:
     own = folder / "generation_config.json"
     settings = read_json(own) if own.is_file() else config
@@ -585,11 +558,3 @@ def _structure_error(error: Exception) -> str:
     line = (str(error).strip() or "OpenVINO GenAI does not accept it").splitlines()[-1]
     _, location, detail = line.rpartition(".cc:")
     return (detail.partition(": ")[2] if location else line)[:200]
-
-
-def _failure(what: str, error: Exception) -> GenerationError:
-    logger.error("%s failed in OpenVINO GenAI", what, exc_info=error)
-    return GenerationError(
-        f"{what} failed ({last_line(error)}). Try again, or choose another precision, device or "
-        "runtime."
-    )

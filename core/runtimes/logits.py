@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BadRequestError, GenerationError
+from core.runtimes.base import LoadedModel
 from core.runtimes.genai import readable_tokenizer
 from core.runtimes.optimum import conditions_of, openvino_properties, out_of_memory, unreadable
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.token_text import TokenTexts
-from core.runtimes.tokenizer import is_plain
-from core.runtimes.transformers_generate import TRANSFORMERS, frozen_imports, last_line
+from core.runtimes.tokenizer import import_tokenizers
+from core.runtimes.transformers_generate import frozen_imports, last_line
 from core.store.checkpoint import context_length, read_json
 from core.store.library_env import quick_imports
 from core.store.weights import IR_XML
@@ -64,14 +65,9 @@ class LogitsRuntime:
 
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
-        with frozen_imports("tokenizers"), quick_imports():
+        with frozen_imports("openvino"), quick_imports():
             import openvino  # noqa: F401
-            import tokenizers  # noqa: F401
-        if folder is not None and not is_plain(folder):
-            with frozen_imports(TRANSFORMERS), quick_imports():
-                import transformers
-
-                _ = transformers.AutoTokenizer  # imported lazily, at the first use of the name
+        import_tokenizers(folder)
 
     def load(self, folder: Path, spec: ModelSpec) -> LogitsModel:
         """Load ``folder`` on the device of ``spec``, with its hints."""
@@ -91,12 +87,10 @@ class LogitsRuntime:
         return LogitsModel(compiled, tokenizer, positions, properties)
 
 
-class LogitsModel:
+class LogitsModel(LoadedModel):
     """A model in memory that returns logits; it generates nothing."""
 
-    at_once = 1
-    takes_options = False
-    end_ids: frozenset[int] = frozenset()
+    end_ids = frozenset()
 
     def __init__(
         self, compiled: Any, tokenizer: Any, positions: int | None, properties: dict[str, Any]
@@ -185,6 +179,5 @@ class LogitsModel:
         return np.array(self._request.get_tensor("logits").data[0], dtype=np.float32)
 
     def close(self) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.close`."""
         self._request = None
         gc.collect()

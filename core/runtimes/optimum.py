@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import gc
-import logging
-import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.errors import CorruptModelError, GenerationError, NotEnoughMemoryError
 from core.hardware.cgroups import threads_for_quota
-from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
+from core.runtimes.base import Conditions
 from core.runtimes.spec import ExecutionHints, ModelSpec, TokenRequest
 from core.runtimes.transformers_generate import (
     TRANSFORMERS,
-    as_ids,
+    TransformersModel,
     frozen_imports,
-    generate_tokens,
     last_line,
 )
-from core.store.checkpoint import context_length
 from core.store.library_env import disable_telemetry, quick_imports
 from core.store.optimum_model import load_optimum_model
 from core.store.weights import check_cache, read_weights
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-
-logger = logging.getLogger(__name__)
 
 
 class OptimumRuntime:
@@ -66,72 +54,24 @@ class OptimumRuntime:
             raise out_of_memory(spec) from error
         except RuntimeError as error:
             raise unrunnable(spec, error) from error
-        return OptimumModel(model, tokenizer, properties)
+        compiled = model.request.get_compiled_model()
+        return OptimumModel(model, tokenizer, conditions_of(compiled, properties))
 
 
-class OptimumModel:
+class OptimumModel(TransformersModel):
     """See :class:`core.runtimes.base.LoadedModel`."""
 
-    takes_options = False
-    at_once = 1
-    """An ``OVModelForCausalLM`` has one infer request, so it runs one generation at a time."""
-
-    def __init__(self, model: Any, tokenizer: Any, properties: dict[str, Any]) -> None:
-        from transformers import GenerationConfig
-
-        self.tokenizer = tokenizer
-        self.end_ids = as_ids(model.generation_config.eos_token_id)
-        self.positions = context_length(model.config.to_dict())
-        # The checkpoint's sampling defaults must not be combined with the requested settings.
-        model.generation_config = GenerationConfig()
-        self.conditions = conditions_of(model.request.get_compiled_model(), properties)
-        self._model = model
-        self._in_prefill = threading.Event()
-        self._interrupted = threading.Event()
-
-    def generate(self, request: TokenRequest, on_token: OnToken) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.generate`."""
-        self._interrupted.clear()
-        self._in_prefill.set()
-        try:
-            generate_tokens(self._model, request, on_token, self._in_prefill.clear)
-        except RuntimeError as error:
-            if self._interrupted.is_set():
-                raise InterruptedGeneration from None
-            logger.exception("Generation failed")
-            raise GenerationError(
-                f"Generation failed ({last_line(error)}). Try again, or choose another precision "
-                "or device."
-            ) from error
-        finally:
-            self._in_prefill.clear()
-
-    def scores(self, token_ids: Sequence[int]) -> np.ndarray:
-        """See :meth:`core.runtimes.base.ScoringModel.scores`."""
-        import torch
-
-        ids = torch.tensor([token_ids], dtype=torch.int64)
-        try:
-            logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-        except RuntimeError as error:
-            raise GenerationError(
-                f"Scoring a text failed ({last_line(error)}). Try again, or choose another "
-                "precision or device."
-            ) from error
-        return logits[0].float().numpy()
+    failure = "{what} failed ({why}). Try again, or choose another precision or device."
 
     def interrupt(self, request: TokenRequest) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.interrupt`."""
+        """Cancel the prefill, also within a step."""
+        super().interrupt(request)
         if self._in_prefill.is_set():
-            self._interrupted.set()
             self._model.request.cancel()
 
     def close(self) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.close`."""
-        self._model.request = None
-        self._model.model = None
-        self._model = None
-        gc.collect()
+        self._model.request = self._model.model = None
+        super().close()
 
 
 def openvino_properties(device: str, hints: ExecutionHints) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from core.errors import ModelBusyError, NotEnoughMemoryError, PaddockError, UnknownDeviceError
 from core.hardware.devices import (
@@ -18,7 +18,7 @@ from core.hardware.devices import (
     process_memory,
     require_device,
 )
-from core.runtimes.base import LoadedModel, Runtime, SubprocessModel, TextModel
+from core.runtimes.base import LoadedModel, Runtime
 from core.runtimes.logits import LogitsModel
 from core.runtimes.spec import (
     ExecutionHints,
@@ -30,6 +30,9 @@ from core.runtimes.spec import (
 from core.settings import Settings
 from core.store import StoredModel
 from core.units import bytes_text
+
+if TYPE_CHECKING:
+    from core.runtimes.remote import RemoteModel, RemotePool
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +50,8 @@ HintsFor = Callable[[ModelSpec, StoredModel], ExecutionHints | None]
 """Returns the execution hints of a stored model whose spec has none; None: the default hints."""
 
 
-class Provider(Protocol):
-    """Returns the stored model of a spec, converting it first if necessary."""
-
-    def __call__(
-        self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
-    ) -> StoredModel: ...
+Provider = Callable[[ModelSpec, OnProgress, threading.Event], StoredModel]
+"""Returns the stored model of a spec, converting it first if necessary."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class LoadFacts:
 class _Entry:
     spec: ModelSpec
     stored: StoredModel
-    model: LoadedModel | LogitsModel
+    model: LoadedModel
     facts: LoadFacts
     leases: int = 0
     last_used: float = 0.0
@@ -107,7 +106,7 @@ class LoadedInfo:
 class Lease:
     """Lease of a local or remote model; a local one stays in memory while it is leased."""
 
-    model: LoadedModel | LogitsModel | TextModel
+    model: LoadedModel | RemoteModel
     """A caller that shares it waits for its turn before each generation."""
     queue: Hashable
     """Models with the same value share :attr:`model.at_once`, such as those of one server."""
@@ -117,39 +116,17 @@ class Lease:
     """Time and memory of loading it; None for a remote model."""
 
 
-class Pool(Protocol):
-    """What local and remote models are leased from."""
-
-    def lease(
-        self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
-    ) -> AbstractContextManager[Lease | None]:
-        """Lease a model, making it ready first if necessary; None when ``cancelled`` was set.
-
-        Raises:
-            PaddockError: it cannot be made ready.
-        """
-        ...
-
-    def unload(self, spec: ModelSpec) -> bool:
-        """Free the memory of an idle model; return False if it has none here.
-
-        Raises:
-            ModelBusyError: the model is in use.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class ModelHandle:
     """Handle of a model of a pool, ready or not."""
 
-    pool: Pool
+    pool: ModelPool | RemotePool
     spec: ModelSpec
 
     def lease(
         self, on_progress: OnProgress, cancelled: threading.Event
     ) -> AbstractContextManager[Lease | None]:
-        """Lease the model; see :meth:`Pool.lease`."""
+        """Lease the model; see :meth:`ModelPool.lease`."""
         return self.pool.lease(self.spec, on_progress, cancelled)
 
     def release(self) -> None:
@@ -178,7 +155,8 @@ class ModelPool:
             is_current: whether a loaded model's stored files, and their source, are unchanged; a
                 model for which they are not is loaded anew.
         """
-        self._settings = settings
+        self.settings = settings
+        """With the maximum number of loaded models and the memory reserve."""
         self._provider = provider
         self._runtimes = runtimes
         self._hints_for = hints_for
@@ -233,15 +211,10 @@ class ModelPool:
         with self._lock:
             return self._find(spec) is not None
 
-    @property
-    def settings(self) -> Settings:
-        """Settings with the maximum number of loaded models and the memory reserve."""
-        return self._settings
-
     def loadable_bytes(self, keep: Iterable[ModelSpec]) -> int:
         """Return the bytes available after unloading all idle models but those to keep."""
         kept = {canonical(spec) for spec in keep}
-        free = available_memory_bytes() - self._settings.memory_reserve_mib * 2**20
+        free = available_memory_bytes() - self.settings.memory_reserve_mib * 2**20
         return max(0, free + self._evictable(keep=kept))
 
     def unload(self, spec: ModelSpec) -> bool:
@@ -288,7 +261,7 @@ class ModelPool:
     def _remove_dead(self) -> None:
         """Remove models whose process has ended, even leased ones; the caller holds the lock."""
         for spec, entry in list(self._entries.items()):
-            if isinstance(entry.model, SubprocessModel) and not entry.model.alive:
+            if not entry.model.alive:
                 logger.warning("The process of %s has ended; the model is unloaded", spec.label)
                 del self._entries[spec]
                 entry.model.close()
@@ -402,7 +375,7 @@ class ModelPool:
             raise
         load_s = time.perf_counter() - started
         try:
-            grown = model.growth() if isinstance(model, SubprocessModel) else ProcessMemory(0, 0, 0)
+            grown = model.growth()
         except PaddockError:
             model.close()
             raise
@@ -416,12 +389,12 @@ class ModelPool:
             NotEnoughMemoryError: it does not fit even then.
         """
         needed = memory_needed(stored)
-        reserve = self._settings.memory_reserve_mib * 2**20
+        reserve = self.settings.memory_reserve_mib * 2**20
         while True:
             with self._lock:
                 self._remove_dead()
             free = available_memory_bytes() - reserve
-            full = len(self._entries) >= self._settings.max_loaded_models
+            full = len(self._entries) >= self.settings.max_loaded_models
             if free >= needed and not full:
                 return
             victim = self._least_recently_used()
@@ -496,7 +469,7 @@ def _await(load: _Load, on_progress: OnProgress, cancelled: threading.Event) -> 
             return False
 
 
-def _warm_up(model: LoadedModel | LogitsModel) -> None:
+def _warm_up(model: LoadedModel) -> None:
     """Generate two tokens: the first repacks the weights, the second is a warm step."""
     ids = tuple(model.tokenizer("Hello", add_special_tokens=False)["input_ids"]) or (0,)
     if isinstance(model, LogitsModel):

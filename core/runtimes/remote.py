@@ -19,7 +19,7 @@ from core.errors import NoModelListError, RemoteError
 from core.remotes import Directory, Listing, Remote, split_name
 from core.remotes.chunks import Chunk, read_stream
 from core.remotes.models import submit
-from core.runtimes.base import Conditions, InterruptedGeneration, OnText, TextEnd
+from core.runtimes.base import Conditions, InterruptedGeneration
 from core.runtimes.pool import Lease, OnProgress
 from core.runtimes.spec import ModelSpec, TextRequest
 from core.settings import Settings
@@ -55,18 +55,31 @@ _WORDS = {
 }
 
 
-@dataclass
-class _Reply:
-    """State of an answer, without its text."""
+OnText = Callable[[str, str], bool]
+"""Called with each piece of the answer and of the thoughts as soon as it arrives, one of them or
+both empty; returning False ends the generation."""
 
+
+@dataclass
+class Reply:
+    """An answer of a server, without its text."""
+
+    conditions: Conditions
     begun: bool = False
     """Whether text was received."""
     refusal: bool = False
     tools: tuple[str, ...] = ()
     finish: str | None = None
     prompt_tokens: int | None = None
+    """As counted by the server, as the following ones; None if it reports no count."""
     new_tokens: int | None = None
     cached_tokens: int | None = None
+    """Prompt tokens from the server's prefix cache."""
+
+    @property
+    def reached_length(self) -> bool:
+        """Whether it reached the maximum number of new tokens; otherwise the model ended it."""
+        return self.finish in _LENGTH
 
     def add(self, chunk: Chunk) -> None:
         """Take the next chunk."""
@@ -97,47 +110,47 @@ class _WholeCharacters:
 
 
 class RemoteModel:
-    """One model of a remote; see :class:`core.runtimes.base.TextModel`."""
+    """A model on a remote server, which formats the prompt, tokenizes and decodes.
+
+    It runs up to ``at_once`` concurrent requests.
+    """
 
     def __init__(self, wire: RemoteClient, model: str, listing: Listing, at_once: int) -> None:
         self.at_once = at_once
         self.conditions = _conditions(wire.remote, listing)
         self._wire = wire
         self._model = model
-        self._running: dict[int, Future[_Reply]] = {}
+        self._running: dict[int, Future[Reply]] = {}
         self._lock = threading.Lock()
         self._refused = wire.refused.setdefault(model, set())
 
-    def answer(self, request: TextRequest, on_text: OnText) -> TextEnd:
-        """See :class:`core.runtimes.base.TextModel`."""
+    def answer(self, request: TextRequest, on_text: OnText) -> Reply:
+        """Generate one answer; returns when the model or the maximum length ended it.
+
+        Raises:
+            InterruptedGeneration: :meth:`interrupt` or ``on_text`` ended it.
+            PaddockError: the server cannot be reached, rejected the request, or failed.
+        """
         pieces: SimpleQueue[tuple[str, str] | None] = SimpleQueue()
         future = submit(self._stream(request, lambda *piece: pieces.put(piece)))
         future.add_done_callback(lambda _: pieces.put(None))
         with self._lock:
             self._running[id(request)] = future
-        count, wanted = 0, True
+        wanted = True
         try:
             while (piece := pieces.get()) is not None:
-                count += 1
                 if wanted and not on_text(*piece):
                     wanted = False
                     future.cancel()
-            reply = future.result()
+            return future.result()
         except CancelledError as error:
             raise InterruptedGeneration from error
         finally:
             with self._lock:
                 self._running.pop(id(request), None)
-        return TextEnd(
-            length=reply.finish in _LENGTH,
-            prompt_tokens=reply.prompt_tokens,
-            new_tokens=reply.new_tokens,
-            cached_tokens=reply.cached_tokens,
-            conditions=self._conditions_of(request, reply),
-        )
 
     def interrupt(self, request: TextRequest) -> None:
-        """See :class:`core.runtimes.base.TextModel`."""
+        """Cancel this request object in any phase; can be called from any thread."""
         with self._lock:
             future = self._running.get(id(request))
         if future is not None:
@@ -147,7 +160,7 @@ class RemoteModel:
         """Return the fields that the server has not rejected."""
         return {k: value for k, value in fields.items() if _key(k, value) not in self._refused}
 
-    def _conditions_of(self, request: TextRequest, reply: _Reply) -> Conditions:
+    def _conditions_of(self, request: TextRequest, reply: Reply) -> Conditions:
         notes = [self.conditions.note or ""]
         if reply.new_tokens is None:
             notes.append("tokens counted by received chunks, as the server reports no usage")
@@ -165,7 +178,7 @@ class RemoteModel:
 
     # The following methods run in the remotes' thread.
 
-    async def _stream(self, request: TextRequest, on_text: Callable[[str, str], None]) -> _Reply:
+    async def _stream(self, request: TextRequest, on_text: Callable[[str, str], None]) -> Reply:
         """
         Raises:
             RemoteError: the server cannot be reached, rejected the request, failed, violated the
@@ -173,7 +186,7 @@ class RemoteModel:
         """
         from core.remotes.client import FAILURES
 
-        reply, known = _Reply(), set(self._refused)
+        reply, known = Reply(self.conditions), set(self._refused)
         texts, thoughts = _WholeCharacters(), _WholeCharacters()
         try:
             response = await self._request(request)
@@ -204,6 +217,7 @@ class RemoteModel:
                 f"The model asked for a tool{_named(reply.tools)} instead of answering, and "
                 f"Paddock offers none. Turn tools off on {host}, or choose another model."
             )
+        reply.conditions = self._conditions_of(request, reply)
         return reply
 
     async def _request(self, request: TextRequest) -> Any:
@@ -294,8 +308,8 @@ def _conditions(remote: Remote, listing: Listing) -> Conditions:
     hints = {
         "remote": remote.name,
         "server": listing.software,
-        "connect_ms": _rounded(listing.connect_ms),
-        "round_trip_ms": _rounded(listing.round_trip_ms),
+        "connect_ms": listing.connect_ms and round(listing.connect_ms, 3),
+        "round_trip_ms": listing.round_trip_ms and round(listing.round_trip_ms, 3),
     }
     took = listing.round_trip_ms
     trip = "" if took is None else f", round trip {took:.1f} ms"
@@ -311,12 +325,8 @@ def _conditions(remote: Remote, listing: Listing) -> Conditions:
     )
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
-
-
 class RemotePool:
-    """Leases remote models; those of one server share a queue. See :class:`Pool`."""
+    """Leases remote models; those of one server share a queue."""
 
     def __init__(self, directory: Directory, settings: Settings) -> None:
         self.directory = directory

@@ -30,13 +30,8 @@ def default_sampling(store: ModelStore, model: str) -> SamplingSettings:
     defaults = SamplingSettings()
     row = catalogue().get(model)
     if row is not None and row.sampling is not None:
-        card = row.sampling
-        return replace(
-            defaults,
-            temperature=defaults.temperature if card.temperature is None else card.temperature,
-            top_p=defaults.top_p if card.top_p is None else card.top_p,
-            top_k=defaults.top_k if card.top_k is None else card.top_k,
-        )
+        card = {name: value for name, value in vars(row.sampling).items() if value is not None}
+        return replace(defaults, **card)
     for path in _files(store, model):
         try:
             return _from_file(path, path.stat().st_mtime_ns)

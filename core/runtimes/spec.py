@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -112,6 +113,17 @@ class ExecutionHints:
                 return cls()
 
 
+_NAME = re.compile(
+    r"(?P<model>.+?)"
+    rf"(?::(?P<precision>{'|'.join(Precision)}))?"
+    r"(?:@(?P<device>[a-z0-9.:,_-]{1,100}))?"
+    rf"(?:\+(?P<runtime>{'|'.join(ANSWERING_RUNTIMES)}))?",
+    re.IGNORECASE | re.DOTALL,
+)
+MAX_NAME_LENGTH = 1000
+"""Characters of a name that are parsed."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A model with precision, device and runtime; equal specs share one loaded model."""
@@ -143,6 +155,34 @@ class ModelSpec:
             UserError: ``model`` does not have that form.
         """
         return cls(model, device=split_name(model).remote, runtime=RuntimeName.REMOTE)
+
+    @classmethod
+    def parse(cls, name: str) -> ModelSpec:
+        """Return the spec of a name like ``model:INT4@GPU+optimum``, whose suffixes are optional.
+
+        Whether the model exists is not checked.
+        """
+        found = _NAME.fullmatch(name[:MAX_NAME_LENGTH])
+        if found is None:
+            return cls(name)
+        return cls(
+            found["model"],
+            Precision((found["precision"] or cls.precision).lower()),
+            (found["device"] or cls.device).upper(),
+            RuntimeName((found["runtime"] or cls.runtime).lower()),
+        )
+
+    @property
+    def name(self) -> str:
+        """The shortest name from which :meth:`parse` returns model, precision, device, runtime."""
+        text = self.model
+        if self.precision is not ModelSpec.precision:
+            text += f":{self.precision.value.upper()}"
+        if self.device != ModelSpec.device:
+            text += f"@{self.device}"
+        if self.runtime is not ModelSpec.runtime:
+            text += f"+{self.runtime.value}"
+        return text
 
     @property
     def remote(self) -> bool:

@@ -10,7 +10,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,20 @@ from core.runtimes.base import (
     InterruptedGeneration,
     LoadedModel,
     OnToken,
+    PendingAnswer,
     StampedId,
 )
 from core.runtimes.genai import (
     DEFAULT_AT_ONCE,
+    GenAIBase,
     load_with_optimum,
-    log_probabilities,
     readable_tokenizer,
 )
-from core.runtimes.optimum import OptimumRuntime
-from core.runtimes.serialization import (
-    conditions_from_json,
-    memory_from_json,
-    request_to_json,
-    spec_to_json,
-)
 from core.runtimes.spec import ModelSpec, TokenRequest
-from core.runtimes.tokenizer import is_plain
-from core.runtimes.transformers_generate import TRANSFORMERS, frozen_imports
+from core.runtimes.tokenizer import import_tokenizers
+from core.runtimes.transformers_generate import frozen_imports
 from core.store.library_env import quick_imports
+from core.workers.child import from_json
 from core.workers.process import Event, WorkerProcess, error_from_json
 
 logger = logging.getLogger(__name__)
@@ -61,7 +56,6 @@ class SubprocessRuntime:
             at_once: maximum number of concurrent answers per model.
         """
         self._at_once = at_once
-        self._optimum = OptimumRuntime()
         self._lock = threading.Lock()
         self._spare: _Process | None = None
         """A process that has imported its libraries and has no model yet."""
@@ -72,15 +66,10 @@ class SubprocessRuntime:
             if self._spare is None or not self._spare.alive:
                 self._spare = _Process(self._at_once)
             spare = self._spare
-        with frozen_imports("tokenizers"), quick_imports():
-            import tokenizers  # noqa: F401
-            import transformers.utils.chat_template_utils
-        if folder is not None and not is_plain(folder):
-            with frozen_imports(TRANSFORMERS), quick_imports():
-                import transformers
-
-                _ = transformers.AutoTokenizer  # imported lazily, at the first use of the name
-        spare.wait_until_prepared()
+        with frozen_imports("chat templates"), quick_imports():
+            import transformers.utils.chat_template_utils  # noqa: F401
+        import_tokenizers(folder)
+        spare.prepared.wait()
 
     def load(self, folder: Path, spec: ModelSpec) -> LoadedModel:
         """Load ``folder`` on the device of ``spec``, with its hints."""
@@ -97,7 +86,7 @@ class SubprocessRuntime:
             process.end()
             raise
         process.end()
-        return load_with_optimum(self._optimum, folder, spec, ready["why"])
+        return load_with_optimum(folder, spec, ready["why"])
 
     def close(self) -> None:
         """End the prepared process, if there is one."""
@@ -107,16 +96,8 @@ class SubprocessRuntime:
             spare.end()
 
 
-class _PendingAnswer:
-    """One answer of the process; its caller waits for :attr:`ended`."""
-
-    def __init__(self, request: TokenRequest, on_token: OnToken) -> None:
-        self.request = request
-        self.ended = threading.Event()
-        self.interrupted = False
-        self.error: Exception | None = None
-        """Exception raised by the runtime or by ``on_token``."""
-        self._on_token = on_token
+class _Answer(PendingAnswer):
+    """One answer of the process."""
 
     def take(self, token_id: StampedId) -> bool:
         """Pass a token to ``on_token``; return False to end the answer."""
@@ -132,9 +113,10 @@ class _Process:
 
     def __init__(self, at_once: int) -> None:
         self._ended = threading.Event()
-        self._prepared = threading.Event()
+        self.prepared = threading.Event()
+        """Whether it has imported its libraries, or has ended; the next command then fails."""
         self._replies: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._pending: dict[int, _PendingAnswer] = {}
+        self._pending: dict[int, _Answer] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._child = WorkerProcess(_PROCESS, {"at_once": at_once}, on_event=self._on_event)
@@ -143,32 +125,27 @@ class _Process:
     def alive(self) -> bool:
         return not self._ended.is_set()
 
-    def wait_until_prepared(self) -> None:
-        """Wait until it has imported its libraries, or has ended; the next command then fails."""
-        self._prepared.wait()
-
     def load(self, folder: Path, spec: ModelSpec) -> Event:
         """Load a model; return ``ready``, or ``elsewhere`` if another runtime must run it.
 
         Raises:
             PaddockError: it cannot be loaded.
         """
-        self._child.send(do="load", folder=str(folder), spec=spec_to_json(spec))
+        self._child.send(do="load", folder=str(folder), spec=spec)
         return self._reply(f"loading {spec.label}")
 
     def growth(self) -> ProcessMemory:
         self._child.send(do="growth")
-        found = self._reply("measuring its memory")
-        return memory_from_json({key: value for key, value in found.items() if key != "event"})
+        return from_json(ProcessMemory, self._reply("measuring its memory")["memory"])
 
     def answer(self, request: TokenRequest, on_token: OnToken) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.generate`."""
-        answer, number = _PendingAnswer(request, on_token), next(self._numbers)
+        answer, number = _Answer(request, on_token), next(self._numbers)
         with self._lock:
             if not self.alive:
                 raise self._ended_error("starting an answer")
             self._pending[number] = answer
-        self._child.send(do="answer", id=number, request=request_to_json(request))
+        self._child.send(do="answer", id=number, request=request)
         answer.ended.wait()
         if answer.interrupted:
             raise InterruptedGeneration
@@ -190,18 +167,11 @@ class _Process:
     def _on_event(self, event: Event | None) -> None:
         match (event or {}).get("event"):
             case "tokens":
-                unknown = itertools.repeat(None)
-                found = event.get("log_probabilities") or unknown
-                drafts = event.get("step_drafts") or unknown
-                cached = itertools.chain([event.get("cached_tokens")], unknown)
-                self._on_tokens(
-                    event["id"],
-                    map(StampedId, event["tokens"], event["stamps_s"], found, drafts, cached),
-                )
+                self._on_tokens(event["id"], map(StampedId, *event["columns"]))
             case "end":
                 self._finish(event)
             case "prepared":
-                self._prepared.set()
+                self.prepared.set()
             case str():
                 self._replies.put(event)
             case _ if event is None:
@@ -231,7 +201,7 @@ class _Process:
             self._ended.set()
             pending = list(self._pending.values())
             self._pending.clear()
-        self._prepared.set()
+        self.prepared.set()
         self._replies.put(None)
         for answer in pending:
             answer.error = self._ended_error("generating an answer")
@@ -256,17 +226,14 @@ class _Process:
         )
 
 
-class ProcessModel:
-    """Model in a subprocess: see :class:`core.runtimes.base.LoadedModel` and
-    :class:`core.runtimes.base.SubprocessModel`."""
-
-    takes_options = True
+class ProcessModel(GenAIBase):
+    """Model in a subprocess: see :class:`core.runtimes.base.LoadedModel`."""
 
     def __init__(self, process: _Process, tokenizer: Any, ready: dict[str, Any]) -> None:
         self.tokenizer = tokenizer
         self.end_ids = frozenset(ready["end_ids"])
         self.positions: int | None = ready["positions"]
-        self.conditions: Conditions = conditions_from_json(ready["conditions"])
+        self.conditions: Conditions = from_json(Conditions, ready["conditions"])
         self.at_once: int = ready["at_once"]
         self._process = process
 
@@ -277,26 +244,16 @@ class ProcessModel:
         """
         self._process.answer(request, on_token)
 
-    def log_probabilities(self, token_ids: Sequence[int]) -> list[float]:
-        """See :func:`core.runtimes.genai.log_probabilities`."""
-        return log_probabilities(self, token_ids)
-
     def interrupt(self, request: TokenRequest) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.interrupt`.
-
-        The current step ends first.
-        """
+        """Cancel the prefill of this request object; the current step ends first."""
         self._process.interrupt(request)
 
     def close(self) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.close`."""
         self._process.end()
 
     @property
     def alive(self) -> bool:
-        """See :attr:`core.runtimes.base.SubprocessModel.alive`."""
         return self._process.alive
 
     def growth(self) -> ProcessMemory:
-        """See :meth:`core.runtimes.base.SubprocessModel.growth`."""
         return self._process.growth()

@@ -17,8 +17,6 @@ libraries are then imported. Each further one is a command::
 from __future__ import annotations
 
 import threading
-import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,10 +24,9 @@ from core.errors import PaddockError
 from core.hardware.devices import process_memory
 from core.runtimes.base import InterruptedGeneration, LoadedModel, StampedId
 from core.runtimes.genai import GenAIRuntime, NotForGenAI
-from core.runtimes.serialization import request_from_json, spec_from_json
-from core.runtimes.spec import TokenRequest
+from core.runtimes.spec import ModelSpec, TokenRequest
 from core.store.library_env import quieten_libraries
-from core.workers.child import Channel, open_channel
+from core.workers.child import Channel, from_json, open_channel
 
 SEND_EVERY_S = 0.01
 """Tokens generated within this interval are sent in one message: each message wakes the app, which
@@ -61,13 +58,12 @@ class _Server:
     def run(self, command: dict[str, Any]) -> None:
         match command["do"]:
             case "load":
-                self._load(Path(command["folder"]), command["spec"])
+                self._load(Path(command["folder"]), from_json(ModelSpec, command["spec"]))
             case "growth":
-                self._channel.say(
-                    event="growth", **asdict(process_memory().growth_since(self._before))
-                )
+                memory = process_memory().growth_since(self._before)
+                self._channel.say(event="growth", memory=memory)
             case "answer":
-                request = request_from_json(command["request"])
+                request = from_json(TokenRequest, command["request"])
                 answer = _Answer(self._channel, command["id"], request)
                 self._answers[answer.id] = answer
                 threading.Thread(target=self._generate, args=(answer,), daemon=True).start()
@@ -77,10 +73,10 @@ class _Server:
                 assert self._model is not None, "it is generating an answer"
                 self._model.interrupt(answer.request)
 
-    def _load(self, folder: Path, spec: dict[str, Any]) -> None:
+    def _load(self, folder: Path, spec: ModelSpec) -> None:
         self._before = process_memory()
         try:
-            model = self._runtime.load_here(folder, spec_from_json(spec), None)
+            model = self._runtime.load_here(folder, spec, None)
         except PaddockError as error:
             self._channel.fail(error)
             return
@@ -92,7 +88,7 @@ class _Server:
             event="ready",
             end_ids=sorted(model.end_ids),
             positions=model.positions,
-            conditions=asdict(model.conditions),
+            conditions=model.conditions,
             at_once=model.at_once,
         )
 
@@ -116,25 +112,14 @@ class _Answer:
         self.request = request
         self.stopped = False
         self._channel = channel
-        self._tokens: list[int] = []
-        self._stamps_s: list[float] = []
-        self._log_probabilities: list[float | None] = []
-        """Empty unless they were requested."""
-        self._step_drafts: list[int | None] = []
-        self._cached_tokens: int | None = None
+        self._tokens: list[tuple[Any, ...]] = []
+        """Arguments of :class:`core.runtimes.base.StampedId`."""
         self._sent_s = 0.0
 
-    def take(self, token_id: int) -> bool:
-        stamped = token_id if isinstance(token_id, StampedId) else None
-        now = stamped.stamp_s if stamped else time.perf_counter()
+    def take(self, token: StampedId) -> bool:
         if not self.stopped:
-            self._tokens.append(token_id)
-            self._stamps_s.append(now)
-            if stamped:
-                self._log_probabilities.append(stamped.log_probability)
-                self._step_drafts.append(stamped.step_drafts)
-                if stamped.cached_tokens is not None:  # only on the first token
-                    self._cached_tokens = stamped.cached_tokens
+            now, drafts = token.stamp_s, token.step_drafts
+            self._tokens.append((token, now, token.log_probability, drafts, token.cached_tokens))
             if now - self._sent_s >= SEND_EVERY_S:
                 self._sent_s = now
                 self.send()
@@ -143,18 +128,9 @@ class _Answer:
     def send(self) -> None:
         """Send the buffered tokens, unless the answer was stopped."""
         if self._tokens and not self.stopped:
-            more: dict[str, Any] = {
-                "log_probabilities": self._log_probabilities,
-                "step_drafts": self._step_drafts,
-            }
-            more = {name: each for name, each in more.items() if set(each) - {None}}
-            if self._cached_tokens is not None:
-                more["cached_tokens"] = self._cached_tokens
-            self._channel.say(
-                event="tokens", id=self.id, tokens=self._tokens, stamps_s=self._stamps_s, **more
-            )
-        self._tokens, self._stamps_s, self._log_probabilities = [], [], []
-        self._step_drafts, self._cached_tokens = [], None
+            columns = list(zip(*self._tokens, strict=True))
+            self._channel.say(event="tokens", id=self.id, columns=columns)
+        self._tokens = []
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.runtimes.transformers_generate import TRANSFORMERS, frozen_imports
+from core.store.library_env import quick_imports
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -36,6 +39,9 @@ _SUPPORTED = frozenset(
     ]
 )
 """Settings that do not change how a text is tokenized, or that are implemented here."""
+
+_OTHER_SETTINGS = ("added_tokens.json", "special_tokens_map.json", "additional_chat_templates")
+"""Further files that only transformers reads."""
 
 
 class PlainTokenizer:
@@ -111,6 +117,17 @@ class PlainTokenizer:
         return rendered[0]
 
 
+def import_tokenizers(folder: Path | None) -> None:
+    """Import what :func:`load_tokenizer` needs for the tokenizer in a folder, if it is known."""
+    with frozen_imports("tokenizers"), quick_imports():
+        import tokenizers  # noqa: F401
+    if folder is not None and not is_plain(folder):
+        with frozen_imports(TRANSFORMERS), quick_imports():
+            import transformers
+
+            _ = transformers.AutoTokenizer  # imported lazily, at the first use of the name
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Load the tokenizer of a stored model, with transformers unless :func:`is_plain`.
 
@@ -152,14 +169,7 @@ def _plain_settings(folder: Path) -> dict[str, Any] | None:
         and isinstance(extra, list)
         and (template is None or isinstance(template, str))
         and (folder / "tokenizer.json").is_file()
-        and not any(
-            (folder / name).exists()
-            for name in (
-                "added_tokens.json",
-                "special_tokens_map.json",
-                "additional_chat_templates",
-            )
-        )
+        and not any((folder / name).exists() for name in _OTHER_SETTINGS)
     )
     return settings if plain else None
 

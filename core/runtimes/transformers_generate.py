@@ -1,18 +1,24 @@
-"""Token generation with ``transformers``' ``generate``, shared by Optimum and PyTorch."""
+"""Models that generate with ``transformers``' ``generate``: what Optimum and PyTorch share."""
 
 from __future__ import annotations
 
 import gc
+import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from core.runtimes.base import OnToken
+from core.errors import GenerationError
+from core.runtimes.base import Conditions, InterruptedGeneration, LoadedModel, OnToken
 from core.runtimes.spec import TokenRequest
+from core.store.checkpoint import context_length
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+logger = logging.getLogger(__name__)
 
 _FREEZE_EVERY_S = 0.05
 _freezing = threading.Lock()
@@ -58,38 +64,98 @@ def frozen_imports(name: str) -> Iterator[None]:
         _frozen.add(name)
 
 
-def generate_tokens(
-    model: Any, request: TokenRequest, on_token: OnToken, on_first: Callable[[], None]
-) -> None:
-    """Generate one answer with a ``GenerationMixin``, passing each token on immediately.
+class TransformersModel(LoadedModel):
+    """A model that generates with ``transformers``; see :class:`core.runtimes.base.LoadedModel`."""
 
-    Args:
-        model: its ``generate`` is called; its generation config should be the default one.
-        on_first: called after prefill, just before the first token is passed on.
+    at_once = 1
+    """An ``OVModelForCausalLM`` has one infer request, so it runs one generation at a time."""
+    failure: str
+    """Error text with the fields ``what`` and ``why``."""
 
-    Raises:
-        RuntimeError: from the underlying library.
-    """
-    import torch
-    from transformers import GenerationConfig
+    def __init__(self, model: Any, tokenizer: Any, conditions: Conditions) -> None:
+        """
+        Args:
+            model: a ``GenerationMixin``.
+        """
+        from transformers import GenerationConfig
 
-    prompt = torch.tensor([request.prompt_ids], dtype=torch.int64)
-    streamer = _Streamer(on_token, on_first)
-    sampling = request.sampling
-    model.generate(
-        prompt,
-        attention_mask=torch.ones_like(prompt),
-        generation_config=GenerationConfig(
-            max_new_tokens=sampling.max_new_tokens,
-            do_sample=False,
-            repetition_penalty=sampling.repetition_penalty,
-            eos_token_id=sorted(request.stop_ids) or None,
-            pad_token_id=0,
-        ),
-        logits_processor=_sampling_processors(request),
-        stopping_criteria=[streamer.stopping_criterion],
-        streamer=streamer,
-    )
+        self.tokenizer = tokenizer
+        self.end_ids = as_ids(model.generation_config.eos_token_id)
+        self.positions = context_length(model.config.to_dict())
+        # The checkpoint's sampling defaults must not be combined with the requested settings.
+        model.generation_config = GenerationConfig()
+        self.conditions = conditions
+        self._model = model
+        self._in_prefill = threading.Event()
+        self._interrupted = threading.Event()
+
+    def generate(self, request: TokenRequest, on_token: OnToken) -> None:
+        import torch
+        from transformers import GenerationConfig
+
+        self._interrupted.clear()
+        self._in_prefill.set()
+        prompt = torch.tensor([request.prompt_ids], dtype=torch.int64)
+        streamer = _Streamer(on_token, self._end_prefill)
+        sampling = request.sampling
+        try:
+            self._model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                generation_config=GenerationConfig(
+                    max_new_tokens=sampling.max_new_tokens,
+                    do_sample=False,
+                    repetition_penalty=sampling.repetition_penalty,
+                    eos_token_id=sorted(request.stop_ids) or None,
+                    pad_token_id=0,
+                ),
+                logits_processor=_sampling_processors(request),
+                stopping_criteria=[streamer.stopping_criterion],
+                streamer=streamer,
+            )
+        except RuntimeError as error:
+            if self._interrupted.is_set():
+                raise InterruptedGeneration from None
+            logger.exception("Generation failed")
+            raise self._failed("Generation", error) from error
+        finally:
+            self._in_prefill.clear()
+
+    def scores(self, token_ids: Sequence[int]) -> np.ndarray:
+        """Return the logits after each of these tokens, from one forward pass (teacher forcing).
+
+        Returns:
+            float32 of shape (tokens, vocabulary); row i predicts token i + 1.
+
+        Raises:
+            GenerationError: the runtime failed.
+        """
+        import torch
+
+        ids = torch.tensor([token_ids], dtype=torch.int64)
+        try:
+            with torch.inference_mode():
+                logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        except RuntimeError as error:
+            raise self._failed("Scoring a text", error) from error
+        return logits[0].float().numpy()
+
+    def interrupt(self, request: TokenRequest) -> None:
+        """End the answer after prefill; PyTorch cannot be interrupted within a step."""
+        if self._in_prefill.is_set():
+            self._interrupted.set()
+
+    def close(self) -> None:
+        self._model = None
+        gc.collect()
+
+    def _end_prefill(self) -> None:
+        self._in_prefill.clear()
+        if self._interrupted.is_set():
+            raise InterruptedGeneration
+
+    def _failed(self, what: str, error: Exception) -> GenerationError:
+        return GenerationError(self.failure.format(what=what, why=last_line(error)))
 
 
 def as_ids(value: int | list[int] | None) -> frozenset[int]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
+from pydantic import TypeAdapter
 
 from core.catalogue import Precision
 from core.hardware.devices import AUTO, auto_devices, host_facts
@@ -56,6 +55,9 @@ class Tuned:
     """UTC, ISO 8601."""
 
 
+_ROWS = TypeAdapter(list[Tuned])
+
+
 class TunedHints:
     """File of tuned hints in the home folder; small, and read completely each time."""
 
@@ -70,11 +72,10 @@ class TunedHints:
     def all(self) -> list[Tuned]:
         """Return all tuned hints, including other machines'; none if the file is damaged."""
         try:
-            rows = json.loads(self._file.read_text(encoding="utf-8"))
-            return [_loaded(row) for row in rows]
+            return _ROWS.validate_json(self._file.read_bytes())
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError) as error:
             logger.warning("Using default hints; %s cannot be read: %s", self._file, error)
             return []
 
@@ -91,15 +92,7 @@ class TunedHints:
     def _change(self, change: Callable[[list[Tuned]], list[Tuned]]) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
-            rows = [asdict(row) for row in change(self.all())]
+            rows = change(self.all())
             temporary = self._file.with_suffix(".new")
-            temporary.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+            temporary.write_bytes(_ROWS.dump_json(rows, indent=2))
             temporary.replace(self._file)
-
-
-def _loaded(row: dict[str, Any]) -> Tuned:
-    known = {field.name for field in fields(ExecutionHints)}
-    hints = {name: value for name, value in row["hints"].items() if name in known}
-    key = TuningKey(**row["key"])
-    key = replace(key, precision=Precision(key.precision), runtime=RuntimeName(key.runtime))
-    return Tuned(**{**row, "key": key, "hints": ExecutionHints(**hints)})

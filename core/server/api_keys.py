@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
 from core.api.errors import AUTHENTICATION, PERMISSION, SERVER, ApiError, api_error
-from core.api.service import Caller
 from core.auth.keys import PREFIX
 from core.db import GUEST
 from core.errors import RecordsError, UserError
-from core.server.visitor import Visitors
+from core.inference.engine import User
+from core.server.visitor import Visitor, Visitors
 
 GUEST_KEY = "guest"
 """Placeholder in the documentation for clients that require a key; see :func:`is_key`."""
@@ -28,13 +29,39 @@ class ApiAuthentication:
     def __init__(self, visitors: Callable[[], Visitors]) -> None:
         self._visitors = visitors
 
-    def authenticate(self, connection: HTTPConnection) -> Caller:
-        """Identify the caller; see :class:`core.api.service.Authenticate`.
+    def authenticate(self, connection: HTTPConnection) -> User:
+        """See :data:`core.api.service.Authenticate`.
 
         Raises:
             ApiError: the key is incorrect or missing, or the database cannot be read.
         """
-        sent = _key_of(connection)
+        visitor = self._visitor(connection)
+        if visitor.account is not None:
+            return User(visitor.account.id, visitor.account.id)
+        return User(lane=f"{GUEST} {visitor.client.address}")  # guests are limited by address
+
+    def authenticate_manager(self, connection: HTTPConnection) -> None:
+        """Check that the caller has the Manage permission, to see all users' metrics.
+
+        Raises:
+            ApiError: the caller is not authenticated or lacks the permission.
+        """
+        if not self._visitor(connection).access.manage:
+            raise ApiError(
+                403,
+                "Requires the API key of an account with the Manage permission. Ask an "
+                "administrator.",
+                kind=PERMISSION,
+                code="forbidden",
+            )
+
+    def _visitor(self, connection: HTTPConnection) -> Visitor:
+        sent = sent_key(connection.headers)
+        if sent is None:
+            raise _unauthorized(
+                "The Authorization header is not supported. Send the API key as "
+                "Authorization: Bearer pdk_…"
+            )
         key = sent if is_key(sent) else None
         try:
             visitor = self._visitors().of_program(connection, key)
@@ -50,25 +77,7 @@ class ApiAuthentication:
                 "An API key is required. Create one on the Account page and send it as "
                 "Authorization: Bearer pdk_…"
             )
-        owner, lane = GUEST, f"{GUEST} {visitor.client.address}"  # guests are limited by address
-        if visitor.account is not None:
-            owner = lane = visitor.account.id
-        return Caller(owner, lane, visitor.access.manage)
-
-    def authenticate_manager(self, connection: HTTPConnection) -> None:
-        """Check that the caller has the Manage permission, to see all users' metrics.
-
-        Raises:
-            ApiError: the caller is not authenticated or lacks the permission.
-        """
-        if not self.authenticate(connection).manages:
-            raise ApiError(
-                403,
-                "Requires the API key of an account with the Manage permission. Ask an "
-                "administrator.",
-                kind=PERMISSION,
-                code="forbidden",
-            )
+        return visitor
 
 
 def is_key(text: str) -> bool:
@@ -80,18 +89,10 @@ def is_key(text: str) -> bool:
     return text.startswith(PREFIX)
 
 
-def _key_of(connection: HTTPConnection) -> str:
-    """Return the key or placeholder that was sent, or an empty text."""
-    header = connection.headers.get("authorization")
-    if header is None:
-        return ""
-    scheme, _, key = header.strip().partition(" ")
-    if scheme.lower() != "bearer":
-        raise _unauthorized(
-            "The Authorization header is not supported. Send the API key as "
-            "Authorization: Bearer pdk_…"
-        )
-    return key.strip()
+def sent_key(headers: Headers) -> str | None:
+    """Return the key or placeholder that was sent; None if the header has another scheme."""
+    scheme, _, key = headers.get("authorization", "bearer").strip().partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else None
 
 
 def _unauthorized(sentence: str) -> ApiError:

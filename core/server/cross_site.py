@@ -13,9 +13,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.api.errors import PERMISSION, ApiError
-from core.server import form_pages
-from core.server.api_keys import is_key
-from core.server.middleware import is_api
+from core.server import forms
+from core.server.api_keys import is_key, sent_key
+from core.server.api_routes import is_api
 from core.server.paths import FIRST_PAGE
 
 _CROSS_ORIGIN = "Cross-origin requests are not allowed."
@@ -55,7 +55,7 @@ class CrossSiteMiddleware:
             return _own_origin(headers)  # browsers always send it, RFC 6455 §4.1
         reads = scope["method"] in ("GET", "HEAD")
         if is_api(scope, self._prefix):
-            if self._is_key(_key_of(headers)):
+            if self._is_key(sent_key(headers) or ""):
                 return True
         elif reads:
             return True
@@ -71,14 +71,9 @@ class CrossSiteMiddleware:
         if is_api(scope, self._prefix):
             error = ApiError(403, _CROSS_ORIGIN, kind=PERMISSION, code="forbidden")
             return error.response()
-        card = form_pages.Card("Request refused", links=[(FIRST_PAGE, "Open Paddock")])
+        card = forms.Card("Request refused", links=[(FIRST_PAGE, "Open Paddock")])
         error = f"{_CROSS_ORIGIN} Open Paddock and submit the form there."
-        return form_pages.response(card, 403, errors={form_pages.FORM: error})
-
-
-def _key_of(headers: Headers) -> str:
-    scheme, _, key = headers.get("authorization", "").strip().partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""
+        return forms.response(card, 403, errors={forms.FORM: error})
 
 
 def _own_origin(headers: Headers) -> bool:

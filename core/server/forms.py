@@ -1,8 +1,12 @@
-"""Read submitted forms, and bind each to one browser, one session and one use."""
+"""Sign-in and account forms: their pages, what is submitted, and CSRF tokens.
+
+The pages are rendered without scripts from ``templates/form.html``. The template escapes every
+value; a test inserts hostile texts everywhere. A token binds each form to one browser, one session
+and one use.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import re
@@ -10,10 +14,32 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse
+
+from core.api.body import BodyTooLong, content_type, read_limited
+from core.server.headers import FORM_POLICY
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+STYLE = Path(__file__).with_name("forms.css")
+ICON = Path(__file__).parents[1] / "ui" / "icon.svg"
+FONTS = Path(__file__).parents[1] / "ui" / "fonts"
+STYLE_PATH, ICON_PATH = "paddock.css", "paddock.svg"
+"""Relative, as all links here, so that they also work below a proxy's path prefix."""
+FONT_PATHS = tuple(font.name for font in sorted(FONTS.glob("*.woff2")))
+"""Named in ``.streamlit/config.toml`` and in the style sheet of the forms."""
+
+FORM = ""
+"""Key of an error that belongs to no field."""
 
 MAX_BYTES = 16 * 1024
 """Maximum size of a form: a password has up to 256 characters of up to twelve bytes each when
@@ -30,7 +56,87 @@ _NONCE = re.compile(r"[A-Za-z0-9_-]{32}")
 _TOKEN = re.compile(r"([0-9]{1,12})\.([A-Za-z0-9_-]{16})\.([0-9a-f]{64})")
 
 
-_UNREADABLE = "The form could not be read. Open its page again."
+@dataclass(frozen=True)
+class Field:
+    """A labelled input of a form."""
+
+    name: str
+    label: str
+    kind: str = "text"
+    autocomplete: str = "off"
+    hint: str = ""
+    max_length: int = 512
+
+
+@dataclass(frozen=True)
+class Button:
+    """A button that submits the form."""
+
+    label: str
+    kind: str = "primary"
+    """``primary``, ``plain`` or ``danger``."""
+    value: str = ""
+    """Sent as ``do``, for forms with several buttons."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A page with one form, or with none if it has no buttons."""
+
+    title: str
+    action: str = ""
+    """Path that the form is sent to, one segment."""
+    buttons: Sequence[Button] = ()
+    fields: Sequence[Field] = ()
+    lead: str = ""
+    """A sentence below the title."""
+    links: Sequence[tuple[str, str]] = ()
+    """Links below the form: address and text."""
+    hidden: Sequence[tuple[str, str]] = ()
+
+
+def response(
+    card: Card,
+    status: int = 200,
+    *,
+    values: Mapping[str, str] | None = None,
+    errors: Mapping[str, str] | None = None,
+    note: str = "",
+    warning: str = "",
+) -> HTMLResponse:
+    """Return the page of a card; the first field with an error has the focus.
+
+    Args:
+        values: what the fields contain, by name.
+        errors: errors by the name of their field, or :data:`FORM`.
+        note: a status message, such as "You are signed out.".
+    """
+    errors = errors or {}
+    focused = next((field for field in card.fields if field.name in errors), None)
+    html = _template().render(
+        card=card,
+        values=values or {},
+        errors=errors,
+        note=note,
+        warning=warning,
+        focused=focused or next(iter(card.fields), None),
+        style=STYLE_PATH,
+        icon=ICON_PATH,
+    )
+    headers = {"Cache-Control": "no-store", "Content-Security-Policy": FORM_POLICY}
+    return HTMLResponse(html, status, headers=headers)
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    ).get_template("form.html")
 
 
 class BadForm(Exception):
@@ -48,10 +154,18 @@ async def read_form(request: Request) -> dict[str, str]:
         BadForm: it is too long or too slow, has another content type, is not valid UTF-8, or has a
             field twice.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != CONTENT_TYPE:
+    if content_type(request) != CONTENT_TYPE:
         raise BadForm(415, "The content type is not supported. Submit the form from its page.")
-    body = await _body(request)
+    try:
+        body = await read_limited(request, MAX_BYTES, READ_TIMEOUT_S)
+    except BodyTooLong as error:
+        raise BadForm(413, "The form is too long. Shorten your input.") from error
+    except TimeoutError as error:
+        raise BadForm(
+            408, f"The form did not arrive within {READ_TIMEOUT_S:.0f} s. Submit it again."
+        ) from error
+    except ClientDisconnect as error:
+        raise BadForm(400, "The connection was closed. Submit the form again.") from error
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
@@ -60,33 +174,12 @@ async def read_form(request: Request) -> dict[str, str]:
             encoding="utf-8",
             errors="strict",
         )
-    except ValueError as error:  # not ASCII, not UTF-8 when decoded, or too many fields
-        raise BadForm(400, _UNREADABLE) from error
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise BadForm(400, _UNREADABLE)
+        fields = dict(pairs)
+        if len(fields) != len(pairs):
+            raise ValueError("a field was sent twice")
+    except ValueError as error:  # or not ASCII, not UTF-8 when decoded, or too many fields
+        raise BadForm(400, "The form could not be read. Open its page again.") from error
     return fields
-
-
-async def _body(request: Request) -> bytes:
-    too_long = BadForm(413, "The form is too long. Shorten your input.")
-    length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and int(length[:12]) > MAX_BYTES:
-        raise too_long
-    received = bytearray()
-    try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            async for piece in request.stream():
-                received += piece
-                if len(received) > MAX_BYTES:
-                    raise too_long
-    except TimeoutError as error:
-        raise BadForm(
-            408, f"The form did not arrive within {READ_TIMEOUT_S:.0f} s. Submit it again."
-        ) from error
-    except ClientDisconnect as error:
-        raise BadForm(400, "The connection was closed. Submit the form again.") from error
-    return bytes(received)
 
 
 class CsrfTokens:

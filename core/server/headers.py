@@ -79,8 +79,7 @@ class SecurityHeaders:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in ALWAYS.items():
-                    headers[name] = value
+                headers.update(ALWAYS)
                 headers.setdefault("Content-Security-Policy", self._policy)
                 if scope.get("scheme") == "https":
                     headers["Strict-Transport-Security"] = HSTS

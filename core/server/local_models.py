@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 
-from core.api.names import ModelName
-from core.api.service import Caller, Limits, ModelCard
+from core.api.service import ModelCard
 from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, catalogue
 from core.catalogue.load import EMBEDDED_DIR
 from core.db import Origin
@@ -36,24 +34,19 @@ class EngineModels:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-
-    @property
-    def limits(self) -> Limits:
-        """Limits of a request, from the settings."""
-        settings = self._engine.settings
-        return Limits(settings.max_new_tokens, settings.max_characters)
+        self.settings = engine.settings
 
     def models(self) -> list[ModelCard]:
         """Return the models that can answer now: demo models first, then by name."""
         stored = sorted(_usable(self._engine.store), key=lambda each: not _embedded(each))
         there = {(each.key, each.precision) for each in stored}
         embedded = [
-            _embedded_card(ModelName(row.key), row)
+            _embedded_card(ModelSpec(row.key), row)
             for row in catalogue().values()
             if row.embedded and (row.key, DEFAULT_PRECISION) not in there
-            if not self._engine.settings.kiosk
+            if not self.settings.kiosk
         ]
-        return embedded + [_stored_card(_name(each), each) for each in stored]
+        return embedded + [_stored_card(_spec(each), each) for each in stored]
 
     def find(self, name: str) -> ModelCard:
         """Return the model with this name."""
@@ -68,33 +61,38 @@ class EngineModels:
             wanted, stored = self._find(name)
         except PaddockError:  # raised again by start
             return SamplingSettings()
-        return default_sampling(self._engine.store, _spec(wanted, stored).model)
+        model = wanted.model if stored is None else stored.name
+        return default_sampling(self._engine.store, model)
 
-    def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
+    def start(self, name: str, request: GenerationRequest, user: User) -> Job:
         """Start an answer and return immediately."""
         wanted, stored = self._find(name)
+        model = wanted.model if stored is None else stored.name
         return self._engine.answer(
-            self._engine.handle(replace(_spec(wanted, stored), prefix_cache=True)),
+            self._engine.handle(replace(wanted, model=model, prefix_cache=True)),
             request,
             origin=Origin.API,
-            user=User(caller.owner, caller.lane),
+            user=user,
         )
 
-    def _find(self, name: str) -> tuple[ModelName, StoredModel | None]:
+    def _find(self, name: str) -> tuple[ModelSpec, StoredModel | None]:
         """Return the parsed name and the stored model, None for a demo model not yet converted.
 
         Raises:
             UnknownModelError: no such model can answer now.
         """
         stored = _usable(self._engine.store)
-        for wanted in _interpretations(name):
+        # A name may itself contain what looks like a suffix; without one, it also means a GGUF
+        # model as stored if there is no INT8 version.
+        readings = ModelSpec(name), ModelSpec(name, Precision.STORED), ModelSpec.parse(name)
+        for wanted in readings:
             precision = wanted.precision.on(wanted.device)
             for each in stored:
-                if each.serves(precision) and wanted.model in _names(each):
+                if each.serves(precision) and wanted.model in (each.key, _hub_id(each)):
                     return wanted, each
             row = catalogue().get(wanted.model)
             if row is not None and row.embedded:
-                self._engine.settings.check_not_kiosk()
+                self.settings.check_not_kiosk()
                 return wanted, None
         raise UnknownModelError(
             f"The model {name[:_SHOWN]!r} is not on this machine. Choose one of GET /v1/models, or "
@@ -106,39 +104,27 @@ def _usable(store: ModelStore) -> list[StoredModel]:
     """Return the stored models that need no new conversion because their source has changed."""
     usable = []
     for each in store.list():
+        recorded = each.manifest.source
         try:
-            if store.get(_source(each), each.precision) is not None:
+            kind, row = SourceKind(recorded.kind), catalogue().get(each.key)
+            # The recorded source, without checking that it still exists.
+            source = Source(each.key, kind, recorded.location, row, each.title)
+            if store.get(source, each.precision) is not None:
                 usable.append(each)
         except (OSError, ValueError, PaddockError) as error:
             logger.warning("%s is not listed because it cannot be read: %s", each.folder, error)
     return usable
 
 
-def _interpretations(name: str) -> Iterator[ModelName]:
-    """Yield the ways to read a name, which may itself contain what looks like a suffix.
-
-    Without a suffix, it also means a GGUF model as stored if there is no INT8 version.
-    """
-    yield ModelName(name)
-    yield ModelName(name, Precision.STORED)
-    yield ModelName.parse(name)
-
-
-def _spec(wanted: ModelName, stored: StoredModel | None) -> ModelSpec:
-    model = stored.name if stored is not None else wanted.model
-    return ModelSpec(model, wanted.precision, wanted.device, wanted.runtime)
-
-
-def _name(stored: StoredModel) -> ModelName:
+def _spec(stored: StoredModel) -> ModelSpec:
     if stored.precision is Precision.INT4_NPU:
-        return ModelName(stored.name, Precision.INT4, _NPU)
-    return ModelName(stored.name, stored.precision)
+        return ModelSpec(stored.name, Precision.INT4, _NPU)
+    return ModelSpec(stored.name, stored.precision)
 
 
-def _names(stored: StoredModel) -> set[str]:
+def _hub_id(stored: StoredModel) -> str | None:
     source = stored.manifest.source
-    hub = {source.location} if source.kind == SourceKind.HUB else set()
-    return {stored.key} | hub
+    return source.location if source.kind == SourceKind.HUB else None
 
 
 def _embedded(stored: StoredModel) -> bool:
@@ -146,20 +132,11 @@ def _embedded(stored: StoredModel) -> bool:
     return row is not None and row.embedded
 
 
-def _source(stored: StoredModel) -> Source:
-    """Return the recorded source, without checking that it still exists."""
-    source = stored.manifest.source
-    kind = SourceKind(source.kind)
-    row = catalogue().get(stored.key)
-    return Source(stored.key, kind, source.location, row, stored.title)
-
-
-def _stored_card(name: ModelName, stored: StoredModel) -> ModelCard:
+def _stored_card(spec: ModelSpec, stored: StoredModel) -> ModelCard:
     manifest = stored.manifest
-    hub = manifest.source.kind == SourceKind.HUB
-    owner = manifest.source.location.partition("/")[0] if hub else "local"
+    owner = (_hub_id(stored) or "local").partition("/")[0]
     return ModelCard(
-        id=str(name),
+        id=spec.name,
         title=stored.title,
         created=int(manifest.created.timestamp()),
         owned_by="paddock" if _embedded(stored) else owner,
@@ -167,10 +144,10 @@ def _stored_card(name: ModelName, stored: StoredModel) -> ModelCard:
     )
 
 
-def _embedded_card(name: ModelName, row: CatalogueModel) -> ModelCard:
+def _embedded_card(spec: ModelSpec, row: CatalogueModel) -> ModelCard:
     weights = EMBEDDED_DIR / row.key / "model.safetensors"
     return ModelCard(
-        id=str(name),
+        id=spec.name,
         title=row.title,
         created=int(weights.stat().st_mtime),
         owned_by="paddock",

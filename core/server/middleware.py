@@ -17,9 +17,9 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import PaddockError, RecordsError, UserError
-from core.server import form_pages
+from core.server import forms
+from core.server.api_routes import is_api
 from core.server.connections import Connections
-from core.server.missing_v1 import lacks_v1
 from core.server.paths import (
     DELETE,
     PAGES,
@@ -27,10 +27,8 @@ from core.server.paths import (
     REGISTER,
     SIGN_IN,
     SIGN_OUT,
-    V1,
     sign_in_link,
 )
-from core.server.prometheus_route import METRICS, asks_for_page
 from core.server.visitor import Visitor, Visitors
 
 CONNECTION_HEADER = "x-paddock-connection"
@@ -51,9 +49,9 @@ _PUBLIC = {
     SIGN_OUT,
     PASSWORD,
     DELETE,
-    form_pages.STYLE_PATH,
-    form_pages.ICON_PATH,
-    *form_pages.FONT_PATHS,
+    forms.STYLE_PATH,
+    forms.ICON_PATH,
+    *forms.FONT_PATHS,
 }
 """Paths that everybody reaches; the forms check the session themselves."""
 _STREAM = "_stcore/stream"
@@ -83,17 +81,14 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI request or websocket."""
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "websocket":
+        if scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = self._path(scope)
-        public = path in _PUBLIC or is_api(scope, self._prefix)
-        rejection = None if public else await self._rejection(scope, path)
+            return
+        rejection = None
+        if scope["type"] == "http":
+            path = self._path(scope)
+            if path not in _PUBLIC and not is_api(scope, self._prefix):
+                rejection = await self._rejection(scope, path)
         await (rejection or self._app)(scope, receive, send)
 
     async def _rejection(self, scope: Scope, path: str) -> Response | None:
@@ -108,7 +103,9 @@ class AuthMiddleware:
         if not visitor.access.use:
             if scope["method"] in ("GET", "HEAD") and path in ("", *PAGES):
                 query = scope["query_string"].decode("latin-1")
-                where = self._root(scope) + sign_in_link(path or PAGES[0], query)
+                # Relative if a proxy may have added a path prefix.
+                root = self._base or "../" * (str(scope["path"]).count("/") - 1)
+                where = root + sign_in_link(path or PAGES[0], query)
                 return RedirectResponse(where, 303, headers={"Cache-Control": "no-store"})
             return _plain(_SIGN_IN_REQUIRED, 401)
         if path.startswith(_MEDIA):
@@ -144,24 +141,9 @@ class AuthMiddleware:
     async def _visitor(self, scope: Scope) -> Visitor:
         return await run_in_threadpool(self._visitors().of, HTTPConnection(scope))
 
-    def _root(self, scope: Scope) -> str:
-        """Return the way to the forms, relative if a proxy may have added a path prefix."""
-        return self._base or "../" * (str(scope["path"]).count("/") - 1)
-
     def _path(self, scope: Scope) -> str:
         """Return the path below the prefix, without leading and trailing slashes."""
         return str(scope["path"]).removeprefix(self._prefix).strip("/")
-
-
-def is_api(scope: Scope, prefix: str) -> bool:
-    """Whether the HTTP request is for a route that authenticates by API key itself."""
-    path = str(scope["path"]).removeprefix(prefix)
-    return (
-        path == V1
-        or path.startswith(f"{V1}/")
-        or (path == METRICS and not asks_for_page(scope))
-        or lacks_v1(scope, prefix)
-    )
 
 
 def _internal(name: bytes) -> bool:

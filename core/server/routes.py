@@ -33,9 +33,8 @@ from core.errors import (
     TooManyAttemptsError,
     UserError,
 )
-from core.server import cookies, form_pages
-from core.server.form_pages import FORM, Button, Card, Field
-from core.server.forms import BadForm, CsrfTokens, read_form
+from core.server import cookies, forms
+from core.server.forms import FORM, BadForm, Button, Card, CsrfTokens, Field, read_form
 from core.server.paths import (
     ACCOUNT_PAGE,
     DELETE,
@@ -187,11 +186,11 @@ class FormPages:
                 Route(f"{prefix}/{path}", self._endpoint(path, page), methods=["GET", "POST"])
                 for path, page in pages.items()
             ),
-            Route(f"{prefix}/{form_pages.STYLE_PATH}", _file(form_pages.STYLE, "text/css")),
-            Route(f"{prefix}/{form_pages.ICON_PATH}", _file(form_pages.ICON, "image/svg+xml")),
+            Route(f"{prefix}/{forms.STYLE_PATH}", _file(forms.STYLE, "text/css")),
+            Route(f"{prefix}/{forms.ICON_PATH}", _file(forms.ICON, "image/svg+xml")),
             *(
-                Route(f"{prefix}/{name}", _file(form_pages.FONTS / name, "font/woff2"))
-                for name in form_pages.FONT_PATHS
+                Route(f"{prefix}/{name}", _file(forms.FONTS / name, "font/woff2"))
+                for name in forms.FONT_PATHS
             ),
         ]
 
@@ -210,9 +209,9 @@ class FormPages:
                 response = await self._answer(request, visitor, path, page)
             except RecordsError:
                 logger.exception("The database failed while a form was processed")
-                return form_pages.response(unavailable, 503, errors={FORM: _NO_DATABASE})
+                return forms.response(unavailable, 503, errors={FORM: _NO_DATABASE})
             except UserError as error:  # an invalid setting
-                return form_pages.response(unavailable, 500, errors={FORM: str(error)})
+                return forms.response(unavailable, 500, errors={FORM: str(error)})
             if visitor.stale and not _sets(response, cookies.SESSION):
                 cookies.drop(response, cookies.SESSION, secure=visitor.secure)
             return response
@@ -284,7 +283,7 @@ class FormPages:
         warning = ""
         if not visitor.secure and not visitor.place.on_this_machine:
             warning = "This connection is not encrypted. Others on the network can read your input."
-        response = form_pages.response(
+        response = forms.response(
             replace(card, hidden=(*card.hidden, (CSRF_FIELD, csrf_token))),
             status,
             values={name: _short(value) for name, value in (values or {}).items()},
@@ -364,7 +363,7 @@ class FormPages:
         if rule is Registration.CLOSED:
             sentence = "Ask an administrator for an account."
             closed = Card("Registration is closed", lead=sentence, links=[back])
-            response = form_pages.response(closed, 403)
+            response = forms.response(closed, 403)
             self.providers.forget(request, response)
             return response
         user = self.providers.user(request)
@@ -415,7 +414,7 @@ class FormPages:
         if visitor.account.subject is not None:
             sentence = "You sign in with a provider. Change your password there."
             back = [(ACCOUNT_PAGE, "Back")]
-            return form_pages.response(Card("No password", lead=sentence, links=back))
+            return forms.response(Card("No password", lead=sentence, links=back))
 
         def change() -> SignedIn:
             old, new = sent.get("old", ""), sent.get("password", "")

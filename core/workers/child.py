@@ -15,11 +15,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import IO, Any, NoReturn
+from functools import cache
+from typing import IO, Any, NoReturn, TypeVar
+
+from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from core.errors import PaddockError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+to_line = json.JSONEncoder(default=to_jsonable_python).encode
+"""Returns a request or event as JSON; dataclasses in it become objects, see :func:`from_json`."""
 
 _OUT_OF_MEMORY_SIGNS = (
     "bad_alloc",
@@ -45,7 +54,7 @@ class Channel:
     def say(self, **event: Any) -> None:
         """Send one event as a line of JSON."""
         with self._lock:
-            self._stream.write(json.dumps(event) + "\n")
+            self._stream.write(f"{to_line(event)}\n")
             self._stream.flush()
 
     def fail(self, error: BaseException) -> None:
@@ -102,6 +111,16 @@ def run_request(
         channel.say(event="done", **result)
     sys.stderr.flush()
     os._exit(code)  # without the cleanup of torch and OpenVINO, which takes a second
+
+
+def from_json(kind: type[T], plain: Any) -> T:
+    """Return the dataclass that the other process has put into a request or event."""
+    return _adapter(kind).validate_python(plain)
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
 def shows_out_of_memory(text: str) -> bool:

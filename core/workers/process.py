@@ -24,7 +24,7 @@ import core.errors
 from core.errors import GenerationError, PaddockError, StoppedError
 from core.hardware.devices import process_memory
 from core.settings import CHECKOUT
-from core.workers.child import shows_out_of_memory
+from core.workers.child import shows_out_of_memory, to_line
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class WorkerProcess:
         """Write a request to its standard input."""
         with self._send_lock, suppress(OSError):  # it has just ended, which a thread notices
             assert self._child.stdin is not None, "it is a pipe"
-            self._child.stdin.write(f"{json.dumps(request)}\n")
+            self._child.stdin.write(f"{to_line(request)}\n")
             self._child.stdin.flush()
 
     def follow(

@@ -11,14 +11,16 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from core.api.app import Api
-from core.api.service import Caller, Limits, ModelCard
+from core.api.service import ModelCard
 from core.errors import PaddockError, UnknownModelError
 from core.inference.answer import Answer, StopReason
+from core.inference.engine import User
 from core.inference.job import Phase
 from core.inference.request import GenerationRequest
 from core.inference.timing import Timings
 from core.inference.work import LogProbability
 from core.runtimes.spec import SamplingSettings
+from core.settings import Settings
 
 MODEL = "fake"
 PIECES = ("One", " two", "", " three.")
@@ -104,10 +106,10 @@ class StandInAnswer:
 class StandIn:
     """A :class:`core.api.service.ModelService` with one model and a fixed answer."""
 
-    limits = Limits()
+    settings = Settings()
 
     def __init__(self, make: Callable[[], StandInAnswer] = StandInAnswer, *, at_once: bool = True):
-        self.asked: list[tuple[GenerationRequest, Caller]] = []
+        self.asked: list[tuple[GenerationRequest, User]] = []
         self.answers: list[StandInAnswer] = []
         self.refusal: Exception | None = None
         """Raised when an answer is started."""
@@ -125,23 +127,23 @@ class StandIn:
     def sampling(self, name: str) -> SamplingSettings:
         return SamplingSettings(temperature=0.3) if name == MODEL else SamplingSettings()
 
-    def start(self, name: str, request: GenerationRequest, caller: Caller) -> StandInAnswer:
+    def start(self, name: str, request: GenerationRequest, user: User) -> StandInAnswer:
         self.find(name)
         request.validated()
         if self.refusal is not None:
             raise self.refusal
-        self.asked.append((request, caller))
+        self.asked.append((request, user))
         self.answers.append(self.make())
         self.answers[-1].logprobs = request.options.logprobs
         if self._at_once:
             self.answers[-1].finish()
         return self.answers[-1]
 
-    def app(self, admit: Callable[[Any], Caller] | None = None) -> Starlette:
+    def app(self, admit: Callable[[Any], User] | None = None) -> Starlette:
         """An application with the API; by default every caller is allowed."""
         api = Api(
             lambda: self,
-            admit or (lambda connection: Caller("someone", "lane")),
+            admit or (lambda connection: User("someone", "lane")),
             count=lambda *what: self.counted.append(what),
         )
         return Starlette(routes=[Route("/v1/{rest:path}", api)])

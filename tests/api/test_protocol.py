@@ -8,14 +8,14 @@ import pytest
 
 from core.api.errors import ApiError
 from core.api.protocol import ParsedRequest, parse_chat, parse_completion
-from core.api.service import Limits
 from core.catalogue.prompts import Role, Turn
 from core.runtimes.spec import SamplingSettings, Structure
+from core.settings import Settings
 from tests.api.stand_ins import MODEL, chat
 
 
 def parsed(**fields: Any) -> ParsedRequest:
-    return parse_chat(chat(**fields), Limits())
+    return parse_chat(chat(**fields), Settings())
 
 
 def error_of(**fields: Any) -> ApiError:
@@ -33,10 +33,10 @@ def test_missing_sampling_settings_are_the_models_defaults():
     def greedy(name: str) -> SamplingSettings:
         return SamplingSettings(greedy=True)
 
-    sampling = parse_chat(chat(top_p=0.5), Limits(), own).request.sampling
+    sampling = parse_chat(chat(top_p=0.5), Settings(), own).request.sampling
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.2, 0.5, 7)
-    assert parse_chat(chat(), Limits(), greedy).request.sampling.greedy
-    assert not parse_chat(chat(temperature=0.5), Limits(), greedy).request.sampling.greedy
+    assert parse_chat(chat(), Settings(), greedy).request.sampling.greedy
+    assert not parse_chat(chat(temperature=0.5), Settings(), greedy).request.sampling.greedy
 
 
 def user(content: Any) -> dict[str, Any]:
@@ -319,7 +319,7 @@ def test_fields_without_effect_are_ignored():
 
 @pytest.mark.parametrize("prompt", ["  A cat ", ["  A cat "]])
 def test_completion_prompt_is_unchanged(prompt: Any):
-    found = parse_completion({"model": MODEL, "prompt": prompt, "echo": True}, Limits())
+    found = parse_completion({"model": MODEL, "prompt": prompt, "echo": True}, Settings())
     assert found.request.verbatim and found.request.validated().instruction == "  A cat "
     assert (found.prefix, found.param) == ("  A cat ", "prompt")
 
@@ -327,12 +327,12 @@ def test_completion_prompt_is_unchanged(prompt: Any):
 @pytest.mark.parametrize("name", ["echo", "return_full_text"])
 def test_log_probabilities_of_the_prompt_are_rejected(name: str):
     with pytest.raises(ApiError) as caught:
-        parse_completion({"model": MODEL, "prompt": "a", name: True, "logprobs": 0}, Limits())
+        parse_completion({"model": MODEL, "prompt": "a", name: True, "logprobs": 0}, Settings())
     assert caught.value.param == name
 
 
 @pytest.mark.parametrize("prompt", [None, "", [], ["a", "b"], [1, 2], [[1]], {}])
 def test_other_prompts_are_rejected(prompt: Any):
     with pytest.raises(ApiError) as caught:
-        parse_completion({"model": MODEL, "prompt": prompt}, Limits())
+        parse_completion({"model": MODEL, "prompt": prompt}, Settings())
     assert (caught.value.status, caught.value.param) == (400, "prompt")

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from core.api.errors import ApiError
 from core.api.protocol import ParsedRequest, parse_chat
-from core.api.service import Limits
+from core.settings import Settings
 from tests.api.random_bodies import FITTING, bodies, json_values, names
 from tests.api.stand_ins import MODEL, StandIn, chat
 from tests.api.test_app import CHAT, COMPLETIONS, check_error
@@ -76,7 +76,7 @@ def test_no_field_is_silently_ignored(field: tuple[str, Any]):
 
 
 def parsed(body: dict[str, Any]) -> ParsedRequest:
-    return parse_chat(json.loads(json.dumps(body)), Limits())
+    return parse_chat(json.loads(json.dumps(body)), Settings())
 
 
 @settings(max_examples=100)

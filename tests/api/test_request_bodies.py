@@ -11,13 +11,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from core.api.protocol import parse_chat
-from core.api.service import Limits
 from core.catalogue.prompts import Role
 from core.inference.answer import Answer, StopReason
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.tokenizer import load_tokenizer
-from core.settings import load_settings
+from core.settings import Settings, load_settings
 from tests.api.stand_ins import MODEL, StandIn, chat
 from tests.builders import tiny_tokenizer
 from tests.fakes import FakeHandle, FakeModel
@@ -173,7 +172,7 @@ def answer_within(folder: Path, positions: int, **fields: Any) -> tuple[Answer, 
     model = FakeModel(
         tokenizer, lambda request: iter(lambda: 70, None), end_ids=[0], positions=positions
     )
-    request = parse_chat(chat(temperature=0, **fields), Limits()).request
+    request = parse_chat(chat(temperature=0, **fields), Settings()).request
     handle = FakeHandle(model, key="not-in-the-catalogue")
     job = Job(handle, request, handle.scheduler, timeout_s=60).start()
     assert job.wait(30) and job.answer is not None

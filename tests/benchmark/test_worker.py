@@ -19,13 +19,16 @@ from core.errors import (
     NotEnoughMemoryError,
 )
 from core.runtimes.base import Conditions
-from core.runtimes.serialization import (
-    conditions_from_json,
-    spec_from_json,
-    spec_to_json,
+from core.runtimes.spec import (
+    AUTO_SPECULATION,
+    ExecutionHints,
+    GenAIOptions,
+    ModelSpec,
+    SamplingSettings,
+    Structure,
+    TokenRequest,
 )
-from core.runtimes.spec import ExecutionHints, ModelSpec, TokenRequest
-from core.workers.child import Channel
+from core.workers.child import Channel, from_json, to_line
 
 SPEC = ModelSpec("mine", Precision.INT8, "CPU")
 
@@ -190,11 +193,17 @@ def test_memory_errors_are_recognised(error: Exception):
 @pytest.mark.parametrize("hints", [None, ExecutionHints("f32", "u8", 2)])
 def test_spec_serialization_round_trip(hints: ExecutionHints | None):
     spec = ModelSpec("mine", Precision.INT4, "GPU.1", hints=hints)
-    assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
+    assert from_json(ModelSpec, json.loads(to_line(spec))) == spec
 
 
 def test_conditions_serialization_round_trip():
-    from dataclasses import asdict
+    assert from_json(Conditions, json.loads(to_line(Model.conditions))) == Model.conditions
 
-    plain = json.loads(json.dumps(asdict(Model.conditions)))
-    assert conditions_from_json(plain) == Model.conditions
+
+def test_request_serialization_round_trip():
+    structure = Structure("regex", "a|b", "guided_regex")
+    options = GenAIOptions(min_p=0.1, stop_token_ids=(7, 8), structure=structure)
+    request = TokenRequest(
+        (5, 6), SamplingSettings(seed=3), frozenset({0, 2}), options, speculation=AUTO_SPECULATION
+    )
+    assert from_json(TokenRequest, json.loads(to_line(request))) == request

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from core.catalogue import Precision
 from core.errors import GenerationError
-from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
+from core.runtimes.base import Conditions, InterruptedGeneration, LoadedModel, OnToken
 from core.runtimes.spec import ModelSpec, TokenRequest
 from core.settings import Settings
 from core.store import Manifest, Progress, Source, StoredModel
@@ -194,11 +194,8 @@ class ScriptedRuntime:
         return ScriptedModel(folder, spec)
 
 
-class ScriptedModel:
+class ScriptedModel(LoadedModel):
     """See :class:`core.runtimes.base.LoadedModel`."""
-
-    at_once = 1
-    takes_options = False
 
     def __init__(self, folder: Path, spec: ModelSpec) -> None:
         from transformers import AutoTokenizer

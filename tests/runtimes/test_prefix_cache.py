@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 from core.inference.engine import Engine, find_stored
-from core.runtimes.prefix_cache import PrefixCache
+from core.runtimes.batching import PrefixCache
 from core.runtimes.spec import ModelSpec
 
 

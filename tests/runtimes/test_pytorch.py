@@ -85,7 +85,7 @@ def test_conditions_are_the_effective_ones(model: PyTorchModel, folder: Path):
             folder, spec_for(folder, Precision.FP16, hints=ExecutionHints(threads=1))
         )
         assert half.conditions.execution_precision == "bf16" and half.conditions.threads == 1
-        assert half._network.dtype is torch.bfloat16
+        assert half._model.dtype is torch.bfloat16
     finally:
         torch.set_num_threads(before)
 
@@ -135,7 +135,7 @@ def test_torch_error_becomes_a_one_line_error(model: PyTorchModel, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("somewhere\nthe sizes do not match")
 
-    monkeypatch.setattr(model._network, "forward", fail)
+    monkeypatch.setattr(model._model, "forward", fail)
     with pytest.raises(GenerationError, match=r"Generation with PyTorch failed \(the sizes"):
         ids_of(model, SamplingSettings(max_new_tokens=2, greedy=True))
     with pytest.raises(GenerationError, match="Scoring a text with PyTorch failed"):

@@ -72,22 +72,18 @@ def eventually(condition: Callable[[], bool]) -> None:
 # Answers
 
 
-def test_fast_tokens_are_sent_together_and_none_is_lost(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_fast_tokens_are_sent_together_and_none_is_lost() -> None:
     events: list[dict] = []
     stamps = [1.0, 1.001, 1.002, 1.02, 1.021]
-    clock = SimpleNamespace(perf_counter=iter(stamps).__next__)
-    monkeypatch.setattr(subprocess_worker, "time", clock)
     channel = SimpleNamespace(say=lambda **event: events.append(event))
     answer = subprocess_worker._Answer(channel, 4, TokenRequest((1,), GREEDY))
-    for token_id in range(5):
-        assert answer.take(token_id)
-    assert [event["tokens"] for event in events] == [[0], [1, 2, 3]]
+    for token_id, stamp_s in enumerate(stamps):
+        assert answer.take(StampedId(token_id, stamp_s))
+    assert [event["columns"][0] for event in events] == [(0,), (1, 2, 3)]
     answer.send()
     answer.send()
-    assert [event["tokens"] for event in events] == [[0], [1, 2, 3], [4]]
-    assert [stamp for event in events for stamp in event["stamps_s"]] == stamps
+    assert [event["columns"][0] for event in events] == [(0,), (1, 2, 3), (4,)]
+    assert [stamp for event in events for stamp in event["columns"][1]] == stamps
     assert {event["id"] for event in events} == {4}
 
 

@@ -11,8 +11,7 @@ from starlette.testclient import TestClient
 
 from core.errors import RecordsError
 from core.server.api_keys import GUEST_KEY, ApiAuthentication
-from core.server.missing_v1 import MissingV1Route
-from core.server.prometheus_route import metrics_route
+from core.server.api_routes import metrics_route, missing_v1_route
 from tests.api.stand_ins import StandIn, chat
 from tests.auth.samples import GOOD
 from tests.server.world import ELSEWHERE, HERE, Site
@@ -36,7 +35,7 @@ class ProgramSite(Site):
         self.app.router.routes[:0] = [
             *self.stand_in.app(authentication.authenticate).routes,
             metrics_route("", _Meters, authentication),
-            MissingV1Route(""),
+            missing_v1_route(""),
         ]
 
     def key(self, name: str = "Ada", **options: Any) -> str:

@@ -10,7 +10,6 @@ import pytest
 from transformers import AutoTokenizer
 
 import core.inference.engine
-from core.api.service import Caller, Limits
 from core.catalogue import DEFAULT_PRECISION, Precision
 from core.db import AccountStore, Origin
 from core.errors import (
@@ -19,7 +18,7 @@ from core.errors import (
     TooManyAnswersError,
     UnknownModelError,
 )
-from core.inference.engine import Engine
+from core.inference.engine import Engine, User
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
@@ -32,7 +31,7 @@ from tests.db.account_samples import add_account
 from tests.fakes import FakeModel, FakeRuntime, stored_model
 
 EMBEDDED = ["paddock-neox", "paddock-llama"]
-ADA, BOB = Caller("ada", "lane of ada"), Caller("bob", "lane of bob")
+ADA, BOB = User("ada", "lane of ada"), User("bob", "lane of bob")
 REQUEST = GenerationRequest("Why?", sampling=SamplingSettings(greedy=True, max_new_tokens=9))
 SAID = "Because."
 
@@ -123,8 +122,8 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return keys
 
 
-def ask(models: EngineModels, name: str, caller: Caller = ADA) -> Job:
-    job = models.start(name, REQUEST, caller)
+def ask(models: EngineModels, name: str, user: User = ADA) -> Job:
+    job = models.start(name, REQUEST, user)
     assert job.wait(30)
     assert job.answer.error is None and job.answer.text == SAID
     return job
@@ -354,8 +353,8 @@ def test_answer_is_recorded_with_origin_api_and_its_owner(
 def test_answers_are_limited_per_user(
     models: EngineModels, conversions: list[str], go_on: threading.Event
 ):
-    def start(caller: Caller) -> Job:
-        return models.start(EMBEDDED[0], REQUEST, caller)
+    def start(user: User) -> Job:
+        return models.start(EMBEDDED[0], REQUEST, user)
 
     go_on.clear()
     jobs = [start(ADA), start(BOB)]
@@ -363,10 +362,6 @@ def test_answers_are_limited_per_user(
         start(ADA)
     go_on.set()
     assert all(job.wait(30) and job.answer.error is None for job in jobs)
-
-
-def test_limits_are_the_settings(models: EngineModels):
-    assert models.limits == Limits(max_new_tokens=9, max_characters=400)
 
 
 def test_disabled_or_deleted_user_gets_no_answers(
@@ -391,7 +386,7 @@ def test_disabled_or_deleted_user_gets_no_answers(
 def test_kiosk_mode_converts_nothing_for_a_request(
     engine: Engine, models: EngineModels, runtime: FakeRuntime
 ) -> None:
-    engine.settings = engine.settings.model_copy(update={"kiosk": True})
+    models.settings = engine.settings.model_copy(update={"kiosk": True})
     assert models.models() == []
     for attempt in (lambda: models.find("paddock-neox"), lambda: ask(models, "paddock-neox")):
         with pytest.raises(AccessDeniedError, match="in kiosk mode"):

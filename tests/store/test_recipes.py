@@ -72,11 +72,11 @@ def test_a_layer_without_a_sensible_group_stays_in_int8() -> None:
 def test_a_recipe_is_part_of_a_name(text: str, parse: Callable[[str], object]) -> None:
     assert parse(text).model == "small"
     assert parse(text).precision.base is Precision.INT4
-    assert parse(str(parse(text))) == parse(text)
+    assert parse(parse(text).name) == parse(text)
 
 
 @pytest.fixture
 def parse() -> Callable[[str], object]:
-    from core.api.names import ModelName
+    from core.runtimes.spec import ModelSpec
 
-    return ModelName.parse
+    return ModelSpec.parse

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from core.benchmark.speed.paired_worker import NOTEBOOK, RUNTIME
 from core.errors import GenerationError
-from core.runtimes.serialization import spec_to_json
 from core.runtimes.spec import ModelSpec
 from core.workers.process import Event, WorkerDied, WorkerProcess
 
@@ -59,7 +58,7 @@ class VariantProcess(WorkerProcess):
         request = {
             "variant": RUNTIME if variant.spec else NOTEBOOK,
             "folder": str(variant.folder),
-            "spec": spec_to_json(variant.spec) if variant.spec else None,
+            "spec": variant.spec,
         }
         super().__init__(_MODULE, request | dict(variant.peer or {}))
         try:

@@ -35,11 +35,16 @@ from core.hardware.devices import process_memory
 from core.inference.timing import accepted
 from core.runtimes.base import LoadedModel, StampedId
 from core.runtimes.optimum import conditions_of
-from core.runtimes.serialization import spec_from_json, speculation_from_json
-from core.runtimes.spec import NO_SPECULATION, SamplingSettings, Speculation, TokenRequest
+from core.runtimes.spec import (
+    NO_SPECULATION,
+    ModelSpec,
+    SamplingSettings,
+    Speculation,
+    TokenRequest,
+)
 from core.runtimes.tokenizer import load_tokenizer
 from core.store.library_env import disable_telemetry, quieten_libraries
-from core.workers.child import open_channel
+from core.workers.child import from_json, open_channel
 
 NOTEBOOK, RUNTIME = "notebook", "runtime"
 
@@ -74,7 +79,7 @@ def main() -> NoReturn:
     elif variant == NOTEBOOK:
         answer, execution = _notebook(folder)
     else:
-        spec = spec_from_json(request["spec"])
+        spec = from_json(ModelSpec, request["spec"])
         runtime = RUNTIMES[spec.runtime]()
         runtime.prepare(folder)
         model = runtime.load(folder, spec)
@@ -104,7 +109,7 @@ def _run(
     else:
         ids = tuple(prompt_ids(tokenizer, tokens))
     if model is not None and "speculation" in command:
-        speculation = speculation_from_json(command["speculation"])
+        speculation = from_json(Speculation, command["speculation"])
         sampling = command.get("temperature", 0), command.get("seed", 0)
         answer = _of_runtime(model, *sampling, speculation)
     if command["do"] == "together":
