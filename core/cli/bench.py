@@ -154,7 +154,7 @@ def _speed_suite(options: argparse.Namespace, settings: Settings) -> int:
         parts = (*(options.parts or ()), PEERS)
     suite = Suite(settings, QUICK if options.quick else FULL, _say, threading.Event())
     rows: list[Row] = []
-    with BenchmarkLock(settings).held():
+    with BenchmarkLock(settings).acquire():
         try:
             for row in suite.run(parts):
                 rows.append(row)

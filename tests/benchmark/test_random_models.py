@@ -150,7 +150,7 @@ def test_conversion_uses_the_real_models_settings(settings: Settings):
 
 def test_nothing_is_deleted_under_a_running_benchmark(settings: Settings):
     folder = make(settings)
-    with BenchmarkLock(settings).held(), pytest.raises(ModelBusyError, match="already"):
+    with BenchmarkLock(settings).acquire(), pytest.raises(ModelBusyError, match="already"):
         delete_random_weights(settings)
     assert folder.is_dir()
 

@@ -99,13 +99,11 @@ class PairedRun(ExitStack):
         self.processes: dict[str, VariantProcess] = {}
 
     def __enter__(self) -> PairedRun:
-        try:
+        with ExitStack() as started:  # ends the first processes if a later one does not start
             for variant in self._variants:
-                process = self.enter_context(VariantProcess(variant, self._cancel))
+                process = started.enter_context(VariantProcess(variant, self._cancel))
                 self.processes[variant.name] = process
-        except BaseException:
-            self.close()
-            raise
+            self.push(started.pop_all())
         return self
 
     @property
