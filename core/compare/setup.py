@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
+from core.db import Mode
 from core.errors import BadRequestError, UnknownDeviceError
 from core.hardware.devices import AUTO, auto_devices, require_device
 from core.inference.request import GenerationRequest
@@ -15,31 +15,6 @@ from core.runtimes.spec import ModelSpec, Speculation
 MIN_SIDES, MAX_SIDES = 2, 4
 LETTERS = "ABCDEFGH"
 """Names of the sides of a comparison, and of the candidates of a test set, in order."""
-
-
-class Mode(StrEnum):
-    """Whether the sides run one after the other or at the same time."""
-
-    FAIR = "fair"
-    RACE = "race"
-
-    @property
-    def label(self) -> str:
-        """Label of the option."""
-        return "Fair" if self is Mode.FAIR else "Race"
-
-    @property
-    def sentence(self) -> str:
-        """Explanation for the user."""
-        if self is Mode.FAIR:
-            return (
-                "One after the other and without the prefix cache, so that they do not affect each "
-                "other's timings."
-            )
-        return (
-            "All at the same time, without the prefix cache. On one machine they slow each other "
-            "down, and their timings are marked as measured while busy."
-        )
 
 
 @dataclass(frozen=True)
