@@ -36,6 +36,11 @@ def in_turns(rounds: int, runs: Mapping[str, Callable[[int], T]]) -> dict[str, l
     return found
 
 
+def median_ratio(one: Sequence[Event], other: Sequence[Event], figure: str) -> float:
+    """Return the median ratio of a figure in the answers of one and another, in turn."""
+    return median(a[figure] / b[figure] for a, b in zip(one, other, strict=True))
+
+
 @dataclass(frozen=True)
 class Variant:
     """What is compared: a spec's runtime, or the notebook."""
