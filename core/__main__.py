@@ -101,11 +101,7 @@ def _add_json(command: argparse._ActionsContainer, text: str = "print JSON") -> 
 
 
 def _add_token(command: argparse._ActionsContainer) -> None:
-    _flag(
-        command,
-        "--token-stdin",
-        "read an access token from standard input (default: HF_TOKEN)",
-    )
+    _flag(command, "--token-stdin", "read an access token from standard input (default: HF_TOKEN)")
 
 
 def _add_precision(group: argparse._ActionsContainer, text: str = _PRECISION) -> None:
@@ -194,11 +190,7 @@ def _add_delete(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", nargs="?", help=_MODEL)
     _add_precision(command, "only this precision (default: all, keeping the download)")
     _flag(command, "--download", "the files downloaded from the Hugging Face Hub")
-    _flag(
-        command,
-        "--random-weights",
-        "models with random weights from benchmarks",
-    )
+    _flag(command, "--random-weights", "models with random weights from benchmarks")
     _flag(command, "--yes", "do not ask for confirmation")
     _add_json(command)
 
@@ -443,12 +435,7 @@ _COMMANDS = (
         evaluate.evaluate,
         _add_evaluate,
     ),
-    (
-        "tune",
-        "find the fastest execution hints for a model on this machine",
-        tune.tune,
-        _add_tune,
-    ),
+    ("tune", "find the fastest execution hints for a model on this machine", tune.tune, _add_tune),
     ("serve", "serve models on a Ray cluster", serve.serve, _add_serve),
     ("admin", "create an administrator account", accounts.admin, _add_admin),
     ("accounts", "list accounts", accounts.accounts, _add_json),

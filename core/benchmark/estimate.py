@@ -12,11 +12,7 @@ from dataclasses import dataclass, replace
 
 from core.benchmark.artifacts import Artifact, is_prepared
 from core.benchmark.plan import Plan, Target
-from core.benchmark.random_models import (
-    checkpoint_bytes,
-    checkpoint_folder,
-    random_model,
-)
+from core.benchmark.random_models import checkpoint_bytes, checkpoint_folder, random_model
 from core.benchmark.stopping import SHORTEST_S
 from core.catalogue import Precision
 from core.errors import PaddockError

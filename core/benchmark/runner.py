@@ -30,12 +30,7 @@ from core.benchmark.random_models import remove_random_weights
 from core.benchmark.sweep import RowWriter, Step, StepKind, Steps, Sweep, SweepProgress
 from core.db.measurement_values import Measurement, MeasurementState, Quality
 from core.db.run_values import utc_now
-from core.errors import (
-    GenerationError,
-    PaddockError,
-    StoppedError,
-    UnknownDeviceError,
-)
+from core.errors import GenerationError, PaddockError, StoppedError, UnknownDeviceError
 from core.hardware.devices import library_versions, require_device
 from core.inference.contention import ActivityMonitor
 from core.metrics.figures import figures_of, near_answers, nearest_of

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from core.inference.engine import Engine
     from core.store import ModelStore
 
-_UPDATE_INTERVAL_S = 0.1
-"""Interval at which the progress is updated."""
-
 _MAX_LISTED = 20
 
 _PLAN_OPTIONS = (
@@ -116,7 +113,7 @@ def _finish(
     """
     from core.metrics import llama_bench
 
-    follow(sweep.wait, sweep.cancel, lambda: step_of(sweep.progress()), _UPDATE_INTERVAL_S)
+    follow(sweep.wait, sweep.cancel, lambda: step_of(sweep.progress()))
     progress = sweep.progress()
     print(llama_bench.to_markdown(progress.rows) if options.preset else _table(progress.rows))
     written = _write_files(options, progress.rows)

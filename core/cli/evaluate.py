@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from core.evaluation.run import TestRun
     from core.inference.engine import Engine
 
-_UPDATE_INTERVAL_S = 0.5
 _SHOWN = 20
 """Most cases listed for each candidate."""
 _MAX_NEW_TOKENS, _TOP_P = 256, 0.92
@@ -69,7 +68,7 @@ def evaluate(options: argparse.Namespace, settings: Settings) -> int:
             file=sys.stderr,
             flush=True,
         )
-        follow(run.wait, run.stop, lambda: step_of(run.progress()), _UPDATE_INTERVAL_S)
+        follow(run.wait, run.stop, lambda: step_of(run.progress()))
     return _report(options, run, Report.of_run(run.plan, run.results()), baseline)
 
 

@@ -23,6 +23,8 @@ TRANSFER_EVERY_S = 10.0
 
 _BAR_WIDTH = 20
 _REDRAW_S = 0.1
+_UPDATE_S = 0.1
+"""Interval at which the progress of work is asked for."""
 
 
 class Line:
@@ -53,7 +55,6 @@ def follow(
     wait: Callable[[float | None], bool],
     stop: Callable[[], None],
     progress: Callable[[], tuple[str, str]],
-    every_s: float,
 ) -> None:
     """Show the progress of work until its end. Ctrl-C stops it and keeps its results.
 
@@ -61,11 +62,10 @@ def follow(
         wait: waits for the end for so many seconds, and returns whether it has ended.
         stop: ends the work; no effect if it has ended.
         progress: returns what is done, such as ``3 of 8``, and a message about the current step.
-        every_s: interval of the updates.
     """
     line, last, printed = Line(), "", 0.0
     try:
-        while not wait(every_s):
+        while not wait(_UPDATE_S):
             done, message = progress()
             text, now = f"{done} · {message}", time.monotonic()
             line.show(text)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from core.inference.engine import Engine
     from core.runtimes.tuned_hints import Tuned
 
-_UPDATE_INTERVAL_S = 0.2
-
 
 def tune(options: argparse.Namespace, settings: Settings) -> int:
     """Tune a model, list the tuned models, or return one to the default hints."""
@@ -43,7 +41,7 @@ def _tune(options: argparse.Namespace, engine: Engine) -> int:
     spec = ModelSpec(options.model, precision, options.device, options.runtime)
     with closing(TuningService(engine.settings, engine.keep_tuned, MONITOR.running)) as tuning:
         run = tuning.start(spec, options.quality_limit)
-        follow(run.wait, run.cancel, lambda: (f"{run.share:.0%}", run.message), _UPDATE_INTERVAL_S)
+        follow(run.wait, run.cancel, lambda: (f"{run.share:.0%}", run.message))
     for trial in run.trials:
         quality = (
             "" if trial.perplexity_ratio is None else f", perplexity × {trial.perplexity_ratio:.4f}"

@@ -154,9 +154,7 @@ class MeasurementStore(Store):
             select(*columns)
             .where(*conditions(measurements, "created_at", which))
             .order_by(
-                measurements.c.created_at.desc(),
-                measurements.c.position.desc(),
-                measurements.c.id,
+                measurements.c.created_at.desc(), measurements.c.position.desc(), measurements.c.id
             )
             .limit(limit)
         )

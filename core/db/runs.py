@@ -18,14 +18,7 @@ from core.db.accounts import check_owner
 from core.db.database import Store
 from core.db.processes import mark_interrupted, this_process
 from core.db.rows import batches, conditions, to_row
-from core.db.run_values import (
-    Origin,
-    RunRecord,
-    RunResult,
-    RunRow,
-    RunStart,
-    RunState,
-)
+from core.db.run_values import Origin, RunRecord, RunResult, RunRow, RunStart, RunState
 from core.db.tables import runs
 
 _BATCH_SIZE = 10_000

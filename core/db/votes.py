@@ -70,11 +70,7 @@ class VoteStore(Store):
         return self.database.value(select(func.count()).select_from(votes).where(*matching))
 
     def pairs(
-        self,
-        by: Sequence[Trait] = ALL_TRAITS,
-        *,
-        name: Callable[[str], str] = str,
-        **which: Any,
+        self, by: Sequence[Trait] = ALL_TRAITS, *, name: Callable[[str], str] = str, **which: Any
     ) -> list[PairVotes]:
         """Count the votes that match for each pair of subjects, in the database.
 

@@ -13,14 +13,7 @@ from contextlib import suppress
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-)
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from core.catalogue.presets import presets
 from core.embedded.tasks import held_out_tasks

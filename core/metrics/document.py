@@ -17,12 +17,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from core.db.columns import REPLACEMENT, storable
-from core.db.measurement_values import (
-    CONTROL_CHARACTERS,
-    Many,
-    Measurement,
-    MeasurementState,
-)
+from core.db.measurement_values import CONTROL_CHARACTERS, Many, Measurement, MeasurementState
 from core.errors import BadRequestError
 from core.units import bytes_text
 

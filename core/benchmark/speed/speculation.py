@@ -18,12 +18,7 @@ from core.benchmark.speed.peer_runtimes import LLAMA_CPP, NGRAM_KINDS, PYTORCH
 from core.benchmark.speed.rows import Row
 from core.catalogue import Precision, catalogue
 from core.errors import GenerationError
-from core.runtimes.spec import (
-    AUTO_SPECULATION,
-    NO_SPECULATION,
-    Speculation,
-    SpeculationMode,
-)
+from core.runtimes.spec import AUTO_SPECULATION, NO_SPECULATION, Speculation, SpeculationMode
 from core.store.resolver import package_file
 from core.workers.process import Event
 
