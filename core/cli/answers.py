@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from contextlib import closing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from core.cli.terminal import Line
+from core.cli.terminal import Line, say
 from core.errors import PaddockError
 from core.settings import Settings
 from core.units import speculation_text
@@ -57,11 +56,11 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
     if answer.error is not None:
         raise answer.error
     if answer.thinking and not answer.text:
-        print(answer.sentence, file=sys.stderr)
+        say(answer.sentence)
     if options.json:
         print(json.dumps(_as_json(job, answer), indent=2))
     else:
-        print(_summary(answer), file=sys.stderr)
+        say(_summary(answer))
     stopped = answer.stop_reason is StopReason.CANCELLED
     return PaddockError.exit_code if stopped else 0
 

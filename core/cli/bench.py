@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
 from core.cli.output import check_writable, plain, table, write_file
-from core.cli.terminal import follow, step_of
+from core.cli.terminal import follow, say, step_of
 from core.errors import BadRequestError, PaddockError
 from core.settings import INSTALLED, Settings
 from core.units import bytes_text, counted, duration_text
@@ -82,7 +81,7 @@ def _measure(options: argparse.Namespace, engine: Engine) -> int:
             plan = _plan(options, engine.settings)
             needs = benchmark.estimate(plan)
             sweep = benchmark.start(plan)
-            print(_needs_text(needs), file=sys.stderr, flush=True)
+            say(_needs_text(needs))
         return _finish(sweep, options, engine)
 
 
@@ -97,7 +96,7 @@ def _measure_on_cluster(options: argparse.Namespace, engine: Engine) -> int:
         else:
             sweep, needs = fleet.start(_plan(options, engine.settings))
             line = f"{counted(needs.rows, 'measurement')}: about {duration_text(needs.seconds)}."
-            print(line, *needs.notes, sep="\n", file=sys.stderr, flush=True)
+            say(line, *needs.notes)
         return _finish(sweep, options, engine, "bench --ray ADDRESS")
 
 
@@ -118,7 +117,7 @@ def _finish(
     print(llama_bench.to_markdown(progress.rows) if options.preset else _table(progress.rows))
     written = _write_files(options, progress.rows)
     if progress.error:
-        print(progress.error, file=sys.stderr)
+        say(progress.error)
     _print_end(sweep, engine, command)
     done = sum(row.state == "done" for row in progress.rows)
     failed = sum(row.state == "failed" for row in progress.rows)
@@ -149,13 +148,13 @@ def _speed_suite(options: argparse.Namespace, settings: Settings) -> int:
             )
     if options.peers:
         parts = (*(options.parts or ()), PEERS)
-    suite = Suite(settings, QUICK if options.quick else FULL, _say, threading.Event())
+    suite = Suite(settings, QUICK if options.quick else FULL, say, threading.Event())
     rows: list[Row] = []
     with BenchmarkLock(settings).acquire():
         try:
             for row in suite.run(parts):
                 rows.append(row)
-                _say(f"  {row.name}: {row.text}")
+                say(f"  {row.name}: {row.text}")
         finally:
             if rows:
                 print(table([_SUITE_HEAD, *map(_suite_cells, rows)]))
@@ -167,10 +166,6 @@ def _speed_suite(options: argparse.Namespace, settings: Settings) -> int:
 def _suite_cells(row: Row) -> tuple[str, ...]:
     mark = {True: "met", False: "not met", None: "not measured"}[row.met]
     return (row.name, row.text, row.threshold, mark, row.detail)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -285,18 +280,14 @@ def _print_end(sweep: Sweep, engine: Engine, command: str) -> None:
     from core.benchmark.random_models import random_weights_bytes
 
     progress = sweep.progress()
-    print(progress.message, file=sys.stderr)
+    say(progress.message)
     if any(row.state.missing for row in progress.rows):
-        print(
-            f"`python -m core {command} --resume {sweep.id}` measures the missing rows.",
-            file=sys.stderr,
-        )
+        say(f"`python -m core {command} --resume {sweep.id}` measures the missing rows.")
     kept = random_weights_bytes(engine.settings) if sweep.plan.random_models else 0
     if kept:
-        print(
+        say(
             f"{bytes_text(kept)} of random weights are kept on disk. "
-            "`python -m core delete --random-weights` deletes them.",
-            file=sys.stderr,
+            "`python -m core delete --random-weights` deletes them."
         )
 
 

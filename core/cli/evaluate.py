@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.cli.output import check_writable, plain, table, write_file
-from core.cli.terminal import follow, step_of
+from core.cli.terminal import follow, say, step_of
 from core.errors import BadRequestError, PaddockError
 from core.settings import Settings
 from core.units import bytes_text, counted, rate_text
@@ -59,14 +58,12 @@ def evaluate(options: argparse.Namespace, settings: Settings) -> int:
         else:
             test_set = _test_set(options)
             for problem in test_set.problems():
-                print(problem, file=sys.stderr)
+                say(problem)
             plan = Plan.of(test_set, _candidates(options, engine))
             run = service.start(plan, Holder(), User())
-        print(
+        say(
             f"{counted(len(run.plan.cases), 'case')} × "
-            f"{counted(len(run.plan.candidates), 'candidate')}, run {run.id}.",
-            file=sys.stderr,
-            flush=True,
+            f"{counted(len(run.plan.candidates), 'candidate')}, run {run.id}."
         )
         follow(run.wait, run.stop, lambda: step_of(run.progress()))
     return _report(options, run, Report.of_run(run.plan, run.results()), baseline)
@@ -81,12 +78,9 @@ def _report(
     progress = run.progress()
     complete = progress.done == progress.total
     if progress.problem:
-        print(progress.problem, file=sys.stderr)
+        say(progress.problem)
     if not complete:
-        print(
-            f"{progress.message} `python -m core evaluate --resume {run.id}` continues it.",
-            file=sys.stderr,
-        )
+        say(f"{progress.message} `python -m core evaluate --resume {run.id}` continues it.")
     remedy = f"The results are stored; `--resume {run.id}` writes them again."
     written = [
         write_file(options.json, lambda: to_json(report, baseline), remedy),

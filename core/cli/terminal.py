@@ -27,6 +27,11 @@ _UPDATE_S = 0.1
 """Interval at which the progress of work is asked for."""
 
 
+def say(*lines: str) -> None:
+    """Print lines on stderr."""
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
 class Line:
     """One line on stderr that is rewritten in a terminal.
 
@@ -71,7 +76,7 @@ def follow(
             line.show(text)
             if not line.terminal and (message != last or now - printed >= PLAIN_EVERY_S):
                 last, printed = message, now
-                print(text, file=sys.stderr, flush=True)
+                say(text)
     except KeyboardInterrupt:
         stop()
         wait(None)
@@ -135,7 +140,7 @@ class Report:
             if same and tenth <= self._shown_tenth and waited_s < TRANSFER_EVERY_S:
                 return
             parts = [*([] if share is None else [f"{share:.0%}"]), *self._figures(step)]
-            print(f"{step.message} {', '.join(parts)}", file=sys.stderr, flush=True)
+            say(f"{step.message} {', '.join(parts)}")
         self._shown_at, self._shown_stage = now, step.stage
         self._shown_tenth = max(self._shown_tenth, tenth) if same else tenth
 
