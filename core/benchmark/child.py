@@ -5,7 +5,6 @@ The child's side is :mod:`core.benchmark.worker`.
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass
@@ -36,9 +35,6 @@ event: minutes for twelve billion parameters on a slow disk."""
 
 _MEMORY_INTERVAL_S = 0.025
 """Interval of reading the worker's memory; each reading takes about 0.1 ms of one core."""
-
-_SIGKILL = getattr(signal, "SIGKILL", 9)
-"""Linux sends it when memory runs out, and users send it, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +243,7 @@ def run_worker(
                 f"Out of memory while measuring {label}. Close other programs, or choose a lower "
                 "precision or a smaller model."
             ) from None
-        if death.signal == _SIGKILL:
+        if death.signal == 9:  # Linux sends it when memory runs out, and users send it, too
             raise GenerationError(
                 f"The process that measured {label} was killed by signal 9, possibly because "
                 "memory ran out. Close other programs, or choose a lower precision or a smaller "

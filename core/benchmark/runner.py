@@ -100,12 +100,10 @@ class LocalSweep(Sweep):
             self._steps.add(Step(StepKind.PREPARE, artifact), seconds)
         targets = self._open_targets()
         for number in range(self.plan.rounds):
-            if any(self._rows_of_round(target, number) for target in targets):
+            waiting = [target for target in targets if self._rows_of_round(target, number)]
+            if waiting:
                 self._steps.add(Step(StepKind.BANDWIDTH, None, number), BANDWIDTH_SECONDS)
-            for target in targets:
-                if self._rows_of_round(target, number):
-                    seconds = measure_seconds(target, self.plan, number, self.settings)
-                    self._steps.add(Step(StepKind.MEASURE, target, number), seconds)
+            self._plan_rounds(waiting, number)
         compared = self._compared()
         for target in dict.fromkeys([*map(self._reference, compared), *compared]):
             seconds = quality_seconds(target, self.settings)

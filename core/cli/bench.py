@@ -110,6 +110,7 @@ def _finish(
         engine: used to find random weights that remain on disk.
         command: the command that resumes the run.
     """
+    from core.benchmark.random_models import random_weights_bytes
     from core.metrics import llama_bench
 
     follow(sweep.wait, sweep.cancel, lambda: step_of(sweep.progress()))
@@ -118,18 +119,20 @@ def _finish(
     written = _write_files(options, progress.rows)
     if progress.error:
         say(progress.error)
-    _print_end(sweep, engine, command)
-    done = sum(row.state == "done" for row in progress.rows)
-    failed = sum(row.state == "failed" for row in progress.rows)
-    summary = {
-        "sweep": sweep.id,
-        "state": sweep.state.value,
-        "rows": len(progress.rows),
-        "done": done,
-        "failed": failed,
-    }
+    say(progress.message)
+    if any(row.state.missing for row in progress.rows):
+        say(f"`python -m core {command} --resume {sweep.id}` measures the missing rows.")
+    kept = random_weights_bytes(engine.settings) if sweep.plan.random_models else 0
+    if kept:
+        say(
+            f"{bytes_text(kept)} of random weights are kept on disk. "
+            "`python -m core delete --random-weights` deletes them."
+        )
+    summary = {"sweep": sweep.id, "state": sweep.state.value, "rows": len(progress.rows)}
+    for state in ("done", "failed"):
+        summary[state] = sum(row.state == state for row in progress.rows)
     print(json.dumps(summary))
-    return 0 if written and done == len(progress.rows) else PaddockError.exit_code
+    return 0 if written and summary["done"] == summary["rows"] else PaddockError.exit_code
 
 
 def _speed_suite(options: argparse.Namespace, settings: Settings) -> int:
@@ -157,15 +160,12 @@ def _speed_suite(options: argparse.Namespace, settings: Settings) -> int:
                 say(f"  {row.name}: {row.text}")
         finally:
             if rows:
-                print(table([_SUITE_HEAD, *map(_suite_cells, rows)]))
-                lines = [row.to_json() for row in rows]
-                print(json.dumps({"rows": lines}, ensure_ascii=False), flush=True)
+                marks = {True: "met", False: "not met", None: "not measured"}
+                lines = [(r.name, r.text, r.threshold, marks[r.met], r.detail) for r in rows]
+                print(table([_SUITE_HEAD, *lines]))
+                found = [row.to_json() for row in rows]
+                print(json.dumps({"rows": found}, ensure_ascii=False), flush=True)
     return PaddockError.exit_code if any(row.met is False for row in rows) else 0
-
-
-def _suite_cells(row: Row) -> tuple[str, ...]:
-    mark = {True: "met", False: "not met", None: "not measured"}[row.met]
-    return (row.name, row.text, row.threshold, mark, row.detail)
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -274,21 +274,6 @@ def _needs_text(needs: BenchmarkEstimate) -> str:
     if needs.download_bytes:
         parts.append(f"a download of {bytes_text(needs.download_bytes)}")
     return f"{counted(needs.rows, 'measurement')}: {', '.join(parts)}."
-
-
-def _print_end(sweep: Sweep, engine: Engine, command: str) -> None:
-    from core.benchmark.random_models import random_weights_bytes
-
-    progress = sweep.progress()
-    say(progress.message)
-    if any(row.state.missing for row in progress.rows):
-        say(f"`python -m core {command} --resume {sweep.id}` measures the missing rows.")
-    kept = random_weights_bytes(engine.settings) if sweep.plan.random_models else 0
-    if kept:
-        say(
-            f"{bytes_text(kept)} of random weights are kept on disk. "
-            "`python -m core delete --random-weights` deletes them."
-        )
 
 
 # Results
