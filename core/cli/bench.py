@@ -299,13 +299,11 @@ def _table(rows: Sequence[Measurement]) -> str:
     """Format one line per row, with the reason if there are no figures."""
     several_hosts = len({row.host.name for row in rows}) > 1
     head = (
-        *("Model", "Precision", "Device", "Runtime", "Prompt", "Decode tokens/s", "TTFT"),
+        *("Host", "Model", "Precision", "Device", "Runtime", "Prompt", "Decode tokens/s", "TTFT"),
         *("Prefill tokens/s", "Private / file-backed", "MBU", "Load", ""),
     )
-    lines = [(("Host",) if several_hosts else ()) + head]
-    for row in rows:
-        lines.append(((plain(row.host.name),) if several_hosts else ()) + _cells(row))
-    return table(lines)
+    lines = [head, *map(_cells, rows)]
+    return table(lines if several_hosts else [line[1:] for line in lines])
 
 
 def _cells(row: Measurement) -> tuple[str, ...]:
@@ -313,6 +311,7 @@ def _cells(row: Measurement) -> tuple[str, ...]:
 
     configuration, figures = row.configuration, row.figures
     first = (
+        plain(row.host.name),
         plain(configuration.title),
         plain(subject_of(row).weights),
         configuration.device,
