@@ -16,7 +16,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from core.metrics.figures import percentiles
+from core.metrics.figures import percentile
 from core.metrics.rows import Point, Range, Subject, subject_of_run
 
 if TYPE_CHECKING:
@@ -169,29 +169,29 @@ def points_of_days(days: Iterable[AnswerDay], *, by_day: bool = False) -> list[P
 def _point_of_group(subject: Subject, days: tuple[AnswerDay, ...]) -> Point:
     """Return the point of a group. Cached, because a new answer changes only one group."""
 
-    ranges = {
-        name: _range_of(list(chain.from_iterable(day.figures[name] for day in days)))
-        for name in _FIGURES
+    values = {
+        name: sorted(chain.from_iterable(day.figures[name] for day in days)) for name in _FIGURES
     }
 
     def whole(name: str) -> int | None:
-        found = ranges[name]
-        return round(found.median) if found else None
+        return round(percentile(values[name], 50)) if values[name] else None
 
     return Point(
         subject=subject,
         when=max(day.newest for day in days),
         n=sum(day.n for day in days),
         prompt_tokens=whole("prompt_tokens"),
-        decode=ranges["decode_tokens_per_s"],
-        ttft_ms=ranges["charted_ttft_ms"],
+        decode=_range_of(values["decode_tokens_per_s"]),
+        ttft_ms=_range_of(values["charted_ttft_ms"]),
         memory_private=whole("memory_private_bytes"),
         memory_file_backed=whole("memory_file_backed_bytes"),
-        load_s=load.median if (load := ranges["load_s"]) else None,
+        load_s=percentile(values["load_s"], 50) if values["load_s"] else None,
     )
 
 
 def _range_of(values: Sequence[float]) -> Range | None:
-    """Return median and spread of values; see :data:`PERCENTILES_FROM`."""
+    """Return median and spread of sorted values; see :data:`PERCENTILES_FROM`."""
+    if not values:
+        return None
     edge = 10 if len(values) >= PERCENTILES_FROM else 0
-    return Range(*percentiles(values, 50, edge, 100 - edge)) if values else None
+    return Range(percentile(values, 50), percentile(values, edge), percentile(values, 100 - edge))

@@ -8,11 +8,10 @@ of values the median is the mean of the middle two.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from statistics import fmean, median
-
-import numpy as np
 
 from core.db.measurement_values import Configuration, Figures, Round, Sample, Spread
 from core.inference.timing import accepted
@@ -120,16 +119,26 @@ def nearest_of(samples: Iterable[Sample], nearest_ns: float | None = None) -> fl
 
 def spread(values: Sequence[float]) -> Spread:
     """Return median, percentiles and extremes of at least one value."""
-    middle, p90, p99 = percentiles(values, 50, 90, 99)
-    return Spread(median=middle, p90=p90, p99=p99, low=min(values), high=max(values))
+    ordered = sorted(values)
+    return Spread(
+        median=percentile(ordered, 50),
+        p90=percentile(ordered, 90),
+        p99=percentile(ordered, 99),
+        low=ordered[0],
+        high=ordered[-1],
+    )
 
 
-def percentiles(values: Sequence[float], *percents: int) -> list[float]:
-    """Return percentiles of at least one value, interpolated linearly between the two nearest.
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Return the percentile of ascending values, interpolated linearly between the two nearest.
 
-    With few values, a high percentile is close to the maximum.
+    Definition 7 of Hyndman and Fan (1996), which is NumPy's default; NumPy itself takes twenty
+    times as long for few values. With few values, a high percentile is close to the maximum.
     """
-    return np.percentile(values, percents).tolist()
+    place = (len(ordered) - 1) * percent / 100
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
 def _median_rate(counted: Iterable[tuple[int, float]]) -> float:

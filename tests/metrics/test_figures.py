@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.db.measurement_values import Figures, Round, Sample
 from core.inference.timing import measure
-from core.metrics.figures import are_apart, figures_of, nearest_of, spread
+from core.metrics.figures import are_apart, figures_of, nearest_of, percentile, spread
 from tests.db.measurement_samples import a_configuration, a_round
 
 
@@ -124,6 +125,15 @@ def test_without_a_timed_answer_there_are_no_figures() -> None:
         figures()
     with pytest.raises(ValueError, match="without a timed answer"):
         figures(replace(a_round(), samples=()))
+
+
+@given(
+    st.lists(st.floats(0, 1e6), min_size=1, max_size=50),
+    st.sampled_from([0.0, 50.0, 90.0, 99.0, 100.0]),
+)
+def test_percentiles_equal_those_of_numpy(values: list[float], percent: float) -> None:
+    expected = float(np.percentile(values, percent))
+    assert percentile(sorted(values), percent) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
