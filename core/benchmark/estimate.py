@@ -76,7 +76,6 @@ class BenchmarkEstimate:
     download_bytes: int
     """Part of it that is downloaded from the Hugging Face Hub; models of unknown size are not
     included."""
-    free_disk: int
     rows: int
     """Number of measurements."""
     problem: str | None
@@ -139,7 +138,6 @@ def estimate(plan: Plan, settings: Settings) -> BenchmarkEstimate:
         seconds=seconds,
         disk_bytes=disk,
         download_bytes=download,
-        free_disk=free,
         rows=len(plan.targets()) * len(plan.prompt_tokens),
         problem=problem,
     )
