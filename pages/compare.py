@@ -2,8 +2,7 @@
 
 import streamlit as st
 
-from core.compare.fit import fit_together
-from core.compare.setup import Mode
+from core.compare.setup import Mode, fit_together
 from core.errors import PaddockError
 from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling

@@ -2,7 +2,7 @@
 
 Run as ``python -m tests.big_checkpoint FOLDER [--model dolly-v2-3b] [--layers N] [--bin]``. It is
 the benchmark's :mod:`core.benchmark.random_checkpoint` with what tests and measurements want
-besides: fewer layers, another number of shards, ``pytorch_model.bin`` files.
+besides: fewer layers, weight files of another size, ``pytorch_model.bin`` files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from core.benchmark.random_checkpoint import write_checkpoint
 from core.benchmark.random_models import random_model
 from core.catalogue import Shape
 
-SHARDS = 3
+SHARD_BYTES = 2 * 2**30
 
 
 def big_checkpoint(
@@ -25,7 +25,7 @@ def big_checkpoint(
     shape: Shape,
     *,
     pickled: bool = False,
-    shards: int = SHARDS,
+    shard_bytes: int = SHARD_BYTES,
 ) -> Path:
     """Write the checkpoint into ``folder`` and return it.
 
@@ -34,9 +34,9 @@ def big_checkpoint(
         architecture: one that :func:`core.catalogue.shapes.transformers_config` knows.
         shape: of the model.
         pickled: ``pytorch_model-….bin`` instead of safetensors.
-        shards: number of weight files.
+        shard_bytes: largest weight file.
     """
-    write_checkpoint(folder, architecture, shape, shards=shards)
+    write_checkpoint(folder, architecture, shape, shard_bytes=shard_bytes)
     if pickled:
         _pickle(folder)
     return folder
@@ -70,17 +70,14 @@ def main() -> None:
     parser.add_argument("--model", default="dolly-v2-3b", help="catalogue key or benchmark shape")
     parser.add_argument("--layers", type=int, help="fewer layers than the model has")
     parser.add_argument("--bin", action="store_true", help="write pytorch_model.bin files")
-    parser.add_argument("--shards", type=int, default=SHARDS)
     arguments = parser.parse_args()
     model = random_model(arguments.model)
     shape = model.shape
     if arguments.layers:
         shape = replace(shape, layers=arguments.layers)
-    folder = big_checkpoint(
-        arguments.folder, model.architecture, shape, pickled=arguments.bin, shards=arguments.shards
-    )
+    folder = big_checkpoint(arguments.folder, model.architecture, shape, pickled=arguments.bin)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{folder}: {size / 1e9:.2f} GB in {arguments.shards} shards")
+    print(f"{folder}: {size / 1e9:.2f} GB")
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -144,7 +144,7 @@ class Administration:
             .where(*usable(self._clock()))
             .order_by(invitations.c.created_at.desc(), invitations.c.id)
         )
-        return [from_row(Invitation, row) for row in self._database.rows(statement)]
+        return self._database.all(Invitation, statement)
 
     def withdraw_invitation(self, administrator: str, invitation_id: str) -> None:
         """Revoke an invitation code."""

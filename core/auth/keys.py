@@ -16,7 +16,7 @@ from sqlalchemy import func, or_, select, update
 
 from core.auth.tokens import new_token, sha256
 from core.db import Account, AccountStore, ApiKey
-from core.db.rows import from_row, to_row
+from core.db.rows import to_row
 from core.db.tables import accounts, api_keys
 from core.errors import AccountInputError, RecordsError, UnknownAccountError
 
@@ -110,7 +110,7 @@ class Keys:
             .where(api_keys.c.account == account_id)
             .order_by(api_keys.c.created_at.desc(), api_keys.c.id)
         )
-        return [from_row(ApiKey, row) for row in self._database.rows(statement)]
+        return self._database.all(ApiKey, statement)
 
     def revoke(self, account_id: str, key_id: str) -> None:
         """Revoke a key.

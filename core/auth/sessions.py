@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, and_, or_, select, update
 
 from core.auth.tokens import new_token, token_hash
 from core.db import Account, AccountStore, Session
-from core.db.rows import from_row, to_row
+from core.db.rows import to_row
 from core.db.tables import accounts, sessions
 from core.errors import AccessDeniedError, RecordsError, UnknownAccountError
 from core.settings import Settings
@@ -133,7 +133,7 @@ class Sessions:
             .where(sessions.c.account == self.account(token).id, self.unexpired())
             .order_by(sessions.c.seen_at.desc(), sessions.c.id)
         )
-        return [from_row(Session, row) for row in self._database.rows(statement)]
+        return self._database.all(Session, statement)
 
     def end(self, token: str | None) -> bool:
         """End the session of a token; return False if there is none."""

@@ -81,11 +81,7 @@ class PreparedArtifact:
 
 
 def prepare_artifact(
-    artifact: Artifact,
-    settings: Settings,
-    *,
-    on_progress: OnProgress,
-    cancel: threading.Event,
+    artifact: Artifact, settings: Settings, *, on_progress: OnProgress, cancel: threading.Event
 ) -> PreparedArtifact:
     """Download or convert the model, or create random weights, unless it is on disk already.
 

@@ -5,21 +5,21 @@ The child's side is :mod:`core.benchmark.worker`.
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.weights import checkpoint_weight_bytes, weight_bytes
+from core.catalogue.shapes import known_shape, parameters_of_config
 from core.db.measurement_values import Round, Sample
 from core.errors import GenerationError, NotEnoughMemoryError
 from core.hardware.devices import ProcessMemory
 from core.runtimes.base import Conditions
-from core.runtimes.kv_cache import kv_bytes_per_position
+from core.runtimes.kv_cache import ELEMENT_BYTES, kv_bytes_per_position
 from core.runtimes.spec import NO_SPECULATION, ModelSpec, RuntimeName, Speculation
 from core.store.checkpoint import read_json
+from core.store.weights import IR_XML, read_graph
 from core.units import bytes_text
 from core.workers.child import from_json
 from core.workers.process import Event, WorkerDied, WorkerProcess, WorkerSilent
@@ -35,9 +35,6 @@ event: minutes for twelve billion parameters on a slow disk."""
 
 _MEMORY_INTERVAL_S = 0.025
 """Interval of reading the worker's memory; each reading takes about 0.1 ms of one core."""
-
-_SIGKILL = getattr(signal, "SIGKILL", 9)
-"""Linux sends it when memory runs out, and users send it, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +64,7 @@ class Outcome:
     them, because there was one process; peaks are those of loading and of that length alone."""
     conditions: Conditions
     weight_bytes: int | None
-    """See :mod:`core.benchmark.weights`; None if the files do not show it."""
+    """Bytes of weights that are read for a token; None if the files do not show it."""
     kv_bytes_per_position: int | None
 
 
@@ -246,7 +243,7 @@ def run_worker(
                 f"Out of memory while measuring {label}. Close other programs, or choose a lower "
                 "precision or a smaller model."
             ) from None
-        if death.signal == _SIGKILL:
+        if death.signal == 9:  # Linux sends it when memory runs out, and users send it, too
             raise GenerationError(
                 f"The process that measured {label} was killed by signal 9, possibly because "
                 "memory ran out. Close other programs, or choose a lower precision or a smaller "
@@ -259,3 +256,44 @@ def run_worker(
 
 def _highest(*readings: ProcessMemory) -> ProcessMemory:
     return ProcessMemory(*map(max, zip(*map(astuple, readings), strict=True)))
+
+
+# Bytes read for a token, which bound the decode rate by memory bandwidth
+
+
+def weight_bytes(folder: Path) -> int:
+    """Return the bytes of weights that an IR reads for a token.
+
+    Raises:
+        CorruptModelError: the IR is not readable.
+    """
+    return read_graph(folder / IR_XML).multiplied_bytes
+
+
+def checkpoint_weight_bytes(config: Mapping[str, Any], precision: str | None) -> int | None:
+    """Return the same for a PyTorch checkpoint loaded in this precision, from its configuration.
+
+    Norms and biases, less than a thousandth, are included.
+
+    Returns:
+        None if the architecture's parameter count or the precision is unknown.
+    """
+    size, shape, count = (
+        ELEMENT_BYTES.get(precision or ""),
+        known_shape(config),
+        parameters_of_config(config),
+    )
+    if size is None or shape is None or count is None:
+        return None
+    looked_up = 0 if shape.tied_embeddings else shape.vocabulary * shape.hidden
+    return size * (count - looked_up)
+
+
+def bytes_per_token(
+    weights: int | None, kv_per_position: int | None, prompt_tokens: int, new_tokens: int
+) -> int | None:
+    """Return the bytes read per token of an answer: all weights, and the KV cache at half its
+    length."""
+    if weights is None:
+        return None
+    return weights + (kv_per_position or 0) * (prompt_tokens + new_tokens // 2)

@@ -12,11 +12,7 @@ from dataclasses import dataclass, replace
 
 from core.benchmark.artifacts import Artifact, is_prepared
 from core.benchmark.plan import Plan, Target
-from core.benchmark.random_models import (
-    checkpoint_bytes,
-    checkpoint_folder,
-    random_model,
-)
+from core.benchmark.random_models import checkpoint_bytes, checkpoint_folder, random_model
 from core.benchmark.stopping import SHORTEST_S
 from core.catalogue import Precision
 from core.errors import PaddockError
@@ -81,7 +77,6 @@ class BenchmarkEstimate:
     download_bytes: int
     """Part of it that is downloaded from the Hugging Face Hub; models of unknown size are not
     included."""
-    free_disk: int
     rows: int
     """Number of measurements."""
     problem: str | None
@@ -144,7 +139,6 @@ def estimate(plan: Plan, settings: Settings) -> BenchmarkEstimate:
         seconds=seconds,
         disk_bytes=disk,
         download_bytes=download,
-        free_disk=free,
         rows=len(plan.targets()) * len(plan.prompt_tokens),
         problem=problem,
     )

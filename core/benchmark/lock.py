@@ -5,8 +5,7 @@ The lock is the operating system's and is released when its process ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from filelock import FileLock, Timeout
 
@@ -22,8 +21,11 @@ class BenchmarkLock:
         self._home = settings.home
         self._lock = FileLock(self._home / "benchmark.lock", thread_local=False)
 
-    def acquire(self) -> None:
+    def acquire(self) -> AbstractContextManager[object]:
         """Acquire the lock without waiting.
+
+        Returns:
+            A context manager that releases it; see also :meth:`release`.
 
         Raises:
             ModelBusyError: another benchmark is running.
@@ -31,7 +33,7 @@ class BenchmarkLock:
         """
         try:
             self._home.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            return self._lock.acquire(timeout=0)
         except Timeout as error:
             raise ModelBusyError(
                 "Another benchmark is already running in this home folder, and two at a time would "
@@ -50,16 +52,3 @@ class BenchmarkLock:
     def release(self) -> None:
         """Release the lock; does nothing if it is not held."""
         self._lock.release()
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the lock for the duration of the ``with`` block.
-
-        Raises:
-            ModelBusyError, DiskFullError, UserError: see :meth:`acquire`.
-        """
-        self.acquire()
-        try:
-            yield
-        finally:
-            self.release()

@@ -26,6 +26,7 @@ from core.runtimes.spec import (
     RuntimeName,
     Speculation,
 )
+from core.store import Source, SourceKind
 from core.units import bytes_text
 
 DEFAULT_PRECISIONS = (Precision.INT8, Precision.INT4, Precision.FP16)
@@ -172,11 +173,20 @@ class Plan:
             for device in ((BASELINE_DEVICE,) if runtime is RuntimeName.PYTORCH else self.devices)
         )
 
-    def configuration(self, target: Target, prompt_tokens: int) -> Configuration:
-        """Return the configuration of one row, with title and source as the catalogue has them."""
+    def configuration(
+        self, target: Target, prompt_tokens: int, known: Source | None = None
+    ) -> Configuration:
+        """Return the configuration of one row.
+
+        Args:
+            known: the model's source; by default title and source are those of the catalogue.
+        """
         title = source = target.model
         if target.random_weights:
             title, source = random_model(target.model).title, RANDOM_SOURCE
+        elif known is not None:
+            embedded = known.kind is SourceKind.EMBEDDED
+            title, source = known.title, known.kind.value if embedded else str(known.location)
         elif (row := catalogue().get(target.model)) is not None:
             title, source = row.title, row.hub_id or "embedded"
         return Configuration(
@@ -187,7 +197,7 @@ class Plan:
             precision=target.precision.value,
             device=target.device,
             runtime=target.runtime.value,
-            hints={} if target.baseline else hints_of(target.spec.effective_hints),
+            hints={} if target.baseline else target.spec.effective_hints.properties,
             speculation=self.speculation_of(target).text,
             prompt_tokens=prompt_tokens,
             new_tokens=self.new_tokens,
@@ -261,17 +271,6 @@ class Plan:
                 f"This plan has {rows} measurements, more than the maximum of {MOST_ROWS}. Choose "
                 "fewer models, precisions, devices or prompt lengths."
             )
-
-
-def hints_of(hints: ExecutionHints) -> dict[str, Any]:
-    """Return the hints that are set, by the names of OpenVINO's properties."""
-    named = {
-        "INFERENCE_PRECISION_HINT": hints.inference_precision,
-        "KV_CACHE_PRECISION": hints.kv_cache_precision,
-        "INFERENCE_NUM_THREADS": hints.threads,
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": hints.dynamic_quantization_group,
-    }
-    return {name: value for name, value in named.items() if value is not None}
 
 
 def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:

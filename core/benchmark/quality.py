@@ -150,13 +150,9 @@ def divergence_of(reference: Sequence[int], own: Sequence[int]) -> tuple[int, fl
     if not reference or not own:
         return 0, 0.0 if len(reference) == len(own) else 1.0
     blocks = SequenceMatcher(None, reference, own, autojunk=False).get_matching_blocks()
-    return _common(reference, own), 1.0 - sum(block.size for block in blocks) / len(own)
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return the length of the common prefix."""
-    shorter = min(len(one), len(other))
-    return next((place for place in range(shorter) if one[place] != other[place]), shorter)
+    shorter = min(len(reference), len(own))
+    first = next((at for at in range(shorter) if reference[at] != own[at]), shorter)
+    return first, 1.0 - sum(block.size for block in blocks) / len(own)
 
 
 def _ids(lists: Sequence[Sequence[int]]) -> Ids:

@@ -11,12 +11,11 @@ meaningful, and any text has a known number of tokens.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.random_models import BYTES_PER_PARAMETER, random_model, write_error
+from core.benchmark.random_models import random_model, write_error
 from core.catalogue import Shape
 from core.catalogue.shapes import transformers_config
 from core.errors import PaddockError
@@ -27,7 +26,7 @@ DTYPE = "bfloat16"
 """Of the catalogue's models as released."""
 
 SHARD_BYTES = 2**30
-"""Size at which another weight file is started."""
+"""Largest weight file, if no tensor is larger."""
 
 END_OF_TEXT = "<|endoftext|>"
 """Id 0, and the only special token."""
@@ -44,47 +43,40 @@ def write_checkpoint(
     architecture: str,
     shape: Shape,
     *,
-    shards: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> Path:
     """Write the checkpoint into ``folder`` and return it; equal arguments give equal bytes.
 
     Args:
         architecture: known to :func:`core.catalogue.shapes.transformers_config`.
-        shards: number of weight files; None for as many as :data:`SHARD_BYTES` requires.
+        shard_bytes: largest weight file, if no tensor is larger.
 
     Raises:
         OSError: the disk is full or not writable.
     """
     import torch
+    from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    shapes = _write_config(folder, architecture, shape)
+    weights = _write_config(folder, architecture, shape)
     write_tokenizer(folder)
-    total = BYTES_PER_PARAMETER * sum(math.prod(one) for one in shapes.values())
-    parts = split_evenly(shapes, shards or math.ceil(total / SHARD_BYTES))
-    count = len(parts)
+    split = split_torch_state_dict_into_shards(weights, max_shard_size=shard_bytes)
+    total, done = split.metadata["total_size"], 0
     generator = torch.Generator().manual_seed(0)
-    weight_map: dict[str, str] = {}
-    done = 0
-    for number, names in enumerate(parts, 1):
-        name = f"model-{number:05d}-of-{count:05d}.safetensors" if count > 1 else _SINGLE
+    for name, keys in split.filename_to_tensors.items():
         tensors = {}
-        for key in names:
-            tensors[key] = _random(shapes[key], generator)
+        for key in keys:
+            tensors[key] = _random(weights[key].shape, generator)
             done += tensors[key].nbytes
             on_progress(done / total)
         save_file(tensors, folder / name, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(names, name)
         del tensors
-    if count > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / f"{_SINGLE}.index.json").write_text(json.dumps(index), encoding="utf-8")
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     return folder
-
-
-_SINGLE = "model.safetensors"
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -110,36 +102,20 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
-def split_evenly(shapes: Mapping[str, Sequence[int]], parts: int) -> list[list[str]]:
-    """Return the names in order, in non-empty lists with about the same number of weights.
-
-    Args:
-        shapes: of the tensors by name.
-        parts: number of lists; fewer if a tensor is larger than its share.
-    """
-    total = sum(math.prod(shape) for shape in shapes.values())
-    lists: list[list[str]] = [[] for _ in range(parts)]
-    before = 0
-    for name, shape in shapes.items():
-        lists[min(parts - 1, before * parts // total)].append(name)
-        before += math.prod(shape)
-    return [names for names in lists if names]
-
-
-def _write_config(folder: Path, architecture: str, shape: Shape) -> dict[str, tuple[int, ...]]:
-    """Write the configuration, and return the shapes of the model's weights by name."""
+def _write_config(folder: Path, architecture: str, shape: Shape) -> dict[str, Any]:
+    """Write the configuration, and return the model's weights by name, without their values."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     config = AutoConfig.for_model(**transformers_config(architecture, shape))
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, DTYPE))
     config.architectures = [type(model).__name__]
     config.bos_token_id = config.eos_token_id = config.pad_token_id = 0
     config.dtype = DTYPE
     config.save_pretrained(folder)
     GenerationConfig(bos_token_id=0, eos_token_id=0, pad_token_id=0).save_pretrained(folder)
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return dict(model.named_parameters())
 
 
 def _random(shape: Sequence[int], generator: Any) -> Any:

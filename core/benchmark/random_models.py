@@ -125,7 +125,7 @@ def delete_random_weights(settings: Settings) -> int:
         ModelBusyError: a benchmark is running, or a program has a file open.
     """
     settings.check_not_kiosk()
-    with BenchmarkLock(settings).held():
+    with BenchmarkLock(settings).acquire():
         return remove_folder(random_settings(settings).home, "random weights")
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from core.benchmark.artifacts import Artifact, PreparedArtifact, check_memory, prepare_artifact
 from core.benchmark.bandwidth import read_bandwidth_apart
-from core.benchmark.child import Job, Outcome, measure_in_process
+from core.benchmark.child import Job, Outcome, bytes_per_token, measure_in_process
 from core.benchmark.estimate import (
     BANDWIDTH_SECONDS,
     has_quality,
@@ -28,15 +28,9 @@ from core.benchmark.plan import Plan, Target
 from core.benchmark.quality import Reference, quality_in_process
 from core.benchmark.random_models import remove_random_weights
 from core.benchmark.sweep import RowWriter, Step, StepKind, Steps, Sweep, SweepProgress
-from core.benchmark.weights import bytes_per_token
 from core.db.measurement_values import Measurement, MeasurementState, Quality
 from core.db.run_values import utc_now
-from core.errors import (
-    GenerationError,
-    PaddockError,
-    StoppedError,
-    UnknownDeviceError,
-)
+from core.errors import GenerationError, PaddockError, StoppedError, UnknownDeviceError
 from core.hardware.devices import library_versions, require_device
 from core.inference.contention import ActivityMonitor
 from core.metrics.figures import figures_of, near_answers, nearest_of
@@ -106,12 +100,10 @@ class LocalSweep(Sweep):
             self._steps.add(Step(StepKind.PREPARE, artifact), seconds)
         targets = self._open_targets()
         for number in range(self.plan.rounds):
-            if any(self._rows_of_round(target, number) for target in targets):
+            waiting = [target for target in targets if self._rows_of_round(target, number)]
+            if waiting:
                 self._steps.add(Step(StepKind.BANDWIDTH, None, number), BANDWIDTH_SECONDS)
-            for target in targets:
-                if self._rows_of_round(target, number):
-                    seconds = measure_seconds(target, self.plan, number, self.settings)
-                    self._steps.add(Step(StepKind.MEASURE, target, number), seconds)
+            self._plan_rounds(waiting, number)
         compared = self._compared()
         for target in dict.fromkeys([*map(self._reference, compared), *compared]):
             seconds = quality_seconds(target, self.settings)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from core.benchmark.prompts import QualityTexts, quality_texts
-from core.benchmark.worker import load
+from core.benchmark.worker import QualityTexts, load, quality_texts
 from core.catalogue import catalogue
 from core.catalogue.prompts import PromptFormat, choose_format, prompt_format
 from core.embedded.tasks import (
@@ -32,7 +30,7 @@ from core.runtimes.transformers_generate import TransformersModel
 from core.workers.child import Channel
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 T = TypeVar("T")
 
@@ -48,16 +46,6 @@ QUESTIONS = 10
 
 _ROWS = 32
 """Positions whose logits are converted to probabilities at once, in float64."""
-
-
-@dataclass(frozen=True)
-class _Read:
-    """Result of reading a window of a text."""
-
-    nll: float
-    """Sum of the negative log-likelihoods of all its tokens except the first."""
-    likeliest: list[int]
-    """Most likely next token at each position except the last."""
 
 
 def score(
@@ -95,8 +83,8 @@ def score(
     answers = [_answer(model, one) for one in over(prompts, "Answering instructions.")]
     return {
         "precision": spec.precision.value,
-        "nll": sum(read.nll for read in reads),
-        "likeliest": [read.likeliest for read in reads],
+        "nll": sum(nll for nll, _ in reads),
+        "likeliest": [likeliest for _, likeliest in reads],
         "answers": answers,
         "forced": _forced(model, prompts, forced) if forced is not None else None,
         "accuracy": accuracy_of(
@@ -116,7 +104,7 @@ def negative_log_likelihood(model: Any, key: str) -> dict[str, float]:
     if hasattr(model, "log_probabilities"):  # GenAI returns these instead of logits
         nll = -sum(sum(model.log_probabilities(window)) for window in windows)
     else:
-        nll = sum(_read(model, window).nll for window in windows)
+        nll = sum(_read(model, window)[0] for window in windows)
     return {"nll": nll, "tokens": sum(len(window) - 1 for window in windows)}
 
 
@@ -178,7 +166,13 @@ def _windows(model: LoadedModel, text: str) -> list[list[int]]:
     return [piece for piece in pieces if len(piece) > 1]
 
 
-def _read(model: TransformersModel, ids: list[int]) -> _Read:
+def _read(model: TransformersModel, ids: list[int]) -> tuple[float, list[int]]:
+    """Read a window of a text.
+
+    Returns:
+        Sum of the negative log-likelihoods of all its tokens except the first, and the most likely
+        next token at each position except the last.
+    """
     import numpy as np
 
     scores = model.scores(ids)
@@ -186,15 +180,10 @@ def _read(model: TransformersModel, ids: list[int]) -> _Read:
     for start in range(0, len(ids) - 1, _ROWS):
         rows = scores[start : min(start + _ROWS, len(ids) - 1)].astype(np.float64)
         following = ids[start + 1 : start + 1 + len(rows)]
-        nll += float(np.sum(_log_sum_exp(rows) - rows[np.arange(len(rows)), following]))
-    return _Read(nll, scores[:-1].argmax(axis=-1).tolist())
-
-
-def _log_sum_exp(rows: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    highest = rows.max(axis=-1)
-    return highest + np.log(np.exp(rows - highest[:, None]).sum(axis=-1))
+        highest = rows.max(axis=-1)
+        log_sums = highest + np.log(np.exp(rows - highest[:, None]).sum(axis=-1))
+        nll += float(np.sum(log_sums - rows[np.arange(len(rows)), following]))
+    return nll, scores[:-1].argmax(axis=-1).tolist()
 
 
 def _prompt(

@@ -179,27 +179,19 @@ def new_rows(
     Args:
         sources: of its models by name. A row without source has only what the catalogue knows.
     """
-    versions, rows = library_versions(), []
-    for target in plan.targets():
-        source = None if target.random_weights else sources.get(target.model)
-        for prompt_tokens in plan.prompt_tokens:
-            configuration = plan.configuration(target, prompt_tokens)
-            if source is not None:
-                embedded = source.kind is SourceKind.EMBEDDED
-                location = SourceKind.EMBEDDED.value if embedded else str(source.location)
-                configuration = replace(configuration, title=source.title, source=location)
-            rows.append(
-                Measurement(
-                    id=uuid.uuid4().hex,
-                    sweep=sweep_id,
-                    state=MeasurementState.WAITING,
-                    configuration=configuration,
-                    host=host,
-                    versions=versions,
-                    created_at=utc_now(),
-                )
-            )
-    return rows
+    return [
+        Measurement(
+            id=uuid.uuid4().hex,
+            sweep=sweep_id,
+            state=MeasurementState.WAITING,
+            configuration=plan.configuration(target, tokens, sources.get(target.model)),
+            host=host,
+            versions=library_versions(),
+            created_at=utc_now(),
+        )
+        for target in plan.targets()
+        for tokens in plan.prompt_tokens
+    ]
 
 
 def this_host() -> Host:

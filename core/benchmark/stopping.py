@@ -72,11 +72,6 @@ class StoppingRule:
         near = [seconds for seconds, ns in self._given if not are_apart(ns, self.nearest_ns)]
         spent = [seconds for seconds, _ in self._given]
         disturbed_s, disturbed = sum(spent) - sum(near), len(spent) - len(near)
-        return self._suffice(
-            spent if disturbed_s > PATIENCE_S or disturbed > MAX_DISTURBED else near
-        )
-
-    def _suffice(self, spent: list[float]) -> bool:
-        return len(spent) >= self._wanted and (
-            sum(spent) >= SHORTEST_S or len(spent) >= MOST_ANSWERS
-        )
+        counting = spent if disturbed_s > PATIENCE_S or disturbed > MAX_DISTURBED else near
+        long_enough = sum(counting) >= SHORTEST_S or len(counting) >= MOST_ANSWERS
+        return long_enough and len(counting) >= self._wanted

@@ -17,11 +17,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 from core.benchmark.artifacts import Artifact, check_memory, prepare_artifact
 from core.benchmark.lock import BenchmarkLock
-from core.benchmark.speed.paired import PairedRun, Variant, in_turns
+from core.benchmark.speed.paired import PairedRun, Variant, in_turns, median_ratio
 from core.catalogue import Precision
 from core.errors import BadRequestError, GenerationError, ModelBusyError, PaddockError, StoppedError
 from core.hardware.devices import host_facts, require_device
@@ -38,6 +37,7 @@ from core.runtimes.spec import (
 from core.runtimes.tuned_hints import Tuned, TuningKey
 from core.settings import Settings
 from core.store import ModelStore
+from core.workers.process import Event
 
 logger = logging.getLogger(__name__)
 
@@ -193,22 +193,14 @@ class TuningRun:
             with self._paired(folder, best=hints) as paired:
                 for kind, text in _INSTRUCTIONS.items():
                     # The first round, which is not counted, loads the pipeline with prompt lookup.
-                    times = in_turns(
+                    off, *others = in_turns(
                         ROUNDS,
                         {
-                            each.mode: partial(self._ms_per_token, paired, kind, each)
+                            each.mode: partial(self._answer, paired, kind, each)
                             for each in _SPECULATIONS
                         },
-                    )
-                    auto, on = (
-                        median(
-                            off / other
-                            for off, other in zip(
-                                times[SpeculationMode.OFF], times[mode], strict=True
-                            )
-                        )
-                        for mode in (SpeculationMode.AUTO, SpeculationMode.ON)
-                    )
+                    ).values()
+                    auto, on = (median_ratio(off, each, "ms_per_token") for each in others)
                     texts.append(f"{text} × {auto:.2f} with auto and × {on:.2f} with on")
         except StoppedError:
             raise
@@ -216,10 +208,10 @@ class TuningRun:
             return f"Speculation was not measured: {error}"
         return f"Decode rate with speculation relative to off: {', '.join(texts)}."
 
-    def _ms_per_token(
+    def _answer(
         self, paired: PairedRun, kind: str, speculation: Speculation, _number: int
-    ) -> float:
-        answer = paired.processes["best"].run(
+    ) -> Event:
+        return paired.processes["best"].run(
             do="answer",
             model=self._key,
             kind=kind,
@@ -228,7 +220,6 @@ class TuningRun:
             seed=0,
             speculation=asdict(speculation),
         )
-        return answer["ms_per_token"]
 
     def _perplexity(self, paired: PairedRun) -> float:
         found = paired.processes["new"].run(do="perplexity", model=self._key)

@@ -40,9 +40,10 @@ def accounts(options: argparse.Namespace, settings: Settings) -> int:
         rows = service.administration.everybody()
     if options.json:
         print(json.dumps([_as_json(row) for row in rows], indent=2, ensure_ascii=False))
-    elif not rows:
+        return 0
+    if not rows:
         print("There are no accounts. `python -m core admin NAME` creates an administrator.")
-    for row in [] if options.json else rows:
+    for row in rows:
         account = row.account
         state = "disabled" if account.disabled else f"signed in: {row.sessions}"
         last = _day(account.signed_in_at) if account.signed_in_at else "never"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from contextlib import closing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from core.cli.terminal import Line
+from core.cli.terminal import Line, say
 from core.errors import PaddockError
 from core.settings import Settings
 from core.units import speculation_text
@@ -57,11 +56,11 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
     if answer.error is not None:
         raise answer.error
     if answer.thinking and not answer.text:
-        print(answer.sentence, file=sys.stderr)
+        say(answer.sentence)
     if options.json:
         print(json.dumps(_as_json(job, answer), indent=2))
     else:
-        print(_summary(answer), file=sys.stderr)
+        say(_summary(answer))
     stopped = answer.stop_reason is StopReason.CANCELLED
     return PaddockError.exit_code if stopped else 0
 
@@ -101,38 +100,38 @@ def _stream(job: Job, *, quiet: bool) -> Answer:
 
 def _as_json(job: Job, answer: Answer) -> dict[str, Any]:
     from core.hardware.devices import host_facts, library_versions
-    from core.inference.recorder import GROWTH_IN_PROCESS
+    from core.inference.recorder import run_result
 
-    spec, timings, conditions = job.spec, answer.timings, answer.conditions
-    facts, host = answer.facts, host_facts()
+    spec, conditions = job.spec, answer.conditions
+    result, host = run_result(answer), host_facts()
     return {
         "text": answer.text,
         "thinking": asdict(answer.thinking) if answer.thinking else None,
-        "tokens": timings.new_tokens if timings else len(answer.token_ids),
-        "prompt_tokens": timings.prompt_tokens if timings else None,
-        "ttft_ms": timings.ttft_ms if timings else None,
-        "tpot_ms": timings.tpot_ms if timings else None,
-        "tokens_per_s": timings.decode_tokens_per_s if timings else None,
-        "draft_tokens": timings.draft_tokens if timings else None,
-        "accepted_tokens": timings.accepted_tokens if timings else None,
-        "stop_reason": answer.stop_reason.value,
-        "load_s": facts.load_s if facts else None,
+        "tokens": answer.timings.new_tokens if answer.timings else len(answer.token_ids),
+        "prompt_tokens": result.prompt_tokens,
+        "ttft_ms": result.ttft_ms,
+        "tpot_ms": result.tpot_ms,
+        "tokens_per_s": result.decode_tokens_per_s,
+        "draft_tokens": result.draft_tokens,
+        "accepted_tokens": result.accepted_tokens,
+        "stop_reason": result.stop_reason,
+        "load_s": result.load_s,
         "memory": {
-            "private_bytes": facts.memory.private_bytes,
-            "file_backed_bytes": facts.memory.file_backed_bytes,
-            "scope": GROWTH_IN_PROCESS,
+            "private_bytes": result.memory_private_bytes,
+            "file_backed_bytes": result.memory_file_backed_bytes,
+            "scope": result.memory_scope,
         }
-        if facts
+        if answer.facts
         else None,
         "conditions": {
             "model": spec.model,
             "precision": spec.precision_name,
-            "execution_precision": conditions.execution_precision if conditions else None,
-            "kv_cache_precision": conditions.kv_cache_precision if conditions else None,
+            "execution_precision": result.execution_precision,
+            "kv_cache_precision": result.kv_precision,
             "device": spec.device,
-            "devices_used": list(conditions.devices_used) if conditions else [],
+            "devices_used": list(result.devices_used),
             "runtime": (conditions and conditions.runtime) or spec.runtime.value,
-            "threads": conditions.threads if conditions else None,
+            "threads": result.threads,
             "hints": dict(conditions.hints) if conditions else {},
             "prompt_format": answer.prompt_format,
             "speculation": job.request.speculation.text,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
 from core.cli.output import check_writable, plain, table, write_file
-from core.cli.terminal import follow, step_of
+from core.cli.terminal import follow, say, step_of
 from core.errors import BadRequestError, PaddockError
 from core.settings import INSTALLED, Settings
 from core.units import bytes_text, counted, duration_text
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from core.db.measurement_values import Measurement
     from core.inference.engine import Engine
     from core.store import ModelStore
-
-_UPDATE_INTERVAL_S = 0.1
-"""Interval at which the progress is updated."""
 
 _MAX_LISTED = 20
 
@@ -85,7 +81,7 @@ def _measure(options: argparse.Namespace, engine: Engine) -> int:
             plan = _plan(options, engine.settings)
             needs = benchmark.estimate(plan)
             sweep = benchmark.start(plan)
-            print(_needs_text(needs), file=sys.stderr, flush=True)
+            say(_needs_text(needs))
         return _finish(sweep, options, engine)
 
 
@@ -100,7 +96,7 @@ def _measure_on_cluster(options: argparse.Namespace, engine: Engine) -> int:
         else:
             sweep, needs = fleet.start(_plan(options, engine.settings))
             line = f"{counted(needs.rows, 'measurement')}: about {duration_text(needs.seconds)}."
-            print(line, *needs.notes, sep="\n", file=sys.stderr, flush=True)
+            say(line, *needs.notes)
         return _finish(sweep, options, engine, "bench --ray ADDRESS")
 
 
@@ -114,26 +110,29 @@ def _finish(
         engine: used to find random weights that remain on disk.
         command: the command that resumes the run.
     """
+    from core.benchmark.random_models import random_weights_bytes
     from core.metrics import llama_bench
 
-    follow(sweep.wait, sweep.cancel, lambda: step_of(sweep.progress()), _UPDATE_INTERVAL_S)
+    follow(sweep.wait, sweep.cancel, lambda: step_of(sweep.progress()))
     progress = sweep.progress()
     print(llama_bench.to_markdown(progress.rows) if options.preset else _table(progress.rows))
     written = _write_files(options, progress.rows)
     if progress.error:
-        print(progress.error, file=sys.stderr)
-    _print_end(sweep, engine, command)
-    done = sum(row.state == "done" for row in progress.rows)
-    failed = sum(row.state == "failed" for row in progress.rows)
-    summary = {
-        "sweep": sweep.id,
-        "state": sweep.state.value,
-        "rows": len(progress.rows),
-        "done": done,
-        "failed": failed,
-    }
+        say(progress.error)
+    say(progress.message)
+    if any(row.state.missing for row in progress.rows):
+        say(f"`python -m core {command} --resume {sweep.id}` measures the missing rows.")
+    kept = random_weights_bytes(engine.settings) if sweep.plan.random_models else 0
+    if kept:
+        say(
+            f"{bytes_text(kept)} of random weights are kept on disk. "
+            "`python -m core delete --random-weights` deletes them."
+        )
+    summary = {"sweep": sweep.id, "state": sweep.state.value, "rows": len(progress.rows)}
+    for state in ("done", "failed"):
+        summary[state] = sum(row.state == state for row in progress.rows)
     print(json.dumps(summary))
-    return 0 if written and done == len(progress.rows) else PaddockError.exit_code
+    return 0 if written and summary["done"] == summary["rows"] else PaddockError.exit_code
 
 
 def _speed_suite(options: argparse.Namespace, settings: Settings) -> int:
@@ -152,28 +151,21 @@ def _speed_suite(options: argparse.Namespace, settings: Settings) -> int:
             )
     if options.peers:
         parts = (*(options.parts or ()), PEERS)
-    suite = Suite(settings, QUICK if options.quick else FULL, _say, threading.Event())
+    suite = Suite(settings, QUICK if options.quick else FULL, say, threading.Event())
     rows: list[Row] = []
-    with BenchmarkLock(settings).held():
+    with BenchmarkLock(settings).acquire():
         try:
             for row in suite.run(parts):
                 rows.append(row)
-                _say(f"  {row.name}: {row.text}")
+                say(f"  {row.name}: {row.text}")
         finally:
             if rows:
-                print(table([_SUITE_HEAD, *map(_suite_cells, rows)]))
-                lines = [row.to_json() for row in rows]
-                print(json.dumps({"rows": lines}, ensure_ascii=False), flush=True)
+                marks = {True: "met", False: "not met", None: "not measured"}
+                lines = [(r.name, r.text, r.threshold, marks[r.met], r.detail) for r in rows]
+                print(table([_SUITE_HEAD, *lines]))
+                found = [row.to_json() for row in rows]
+                print(json.dumps({"rows": found}, ensure_ascii=False), flush=True)
     return PaddockError.exit_code if any(row.met is False for row in rows) else 0
-
-
-def _suite_cells(row: Row) -> tuple[str, ...]:
-    mark = {True: "met", False: "not met", None: "not measured"}[row.met]
-    return (row.name, row.text, row.threshold, mark, row.detail)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -284,25 +276,6 @@ def _needs_text(needs: BenchmarkEstimate) -> str:
     return f"{counted(needs.rows, 'measurement')}: {', '.join(parts)}."
 
 
-def _print_end(sweep: Sweep, engine: Engine, command: str) -> None:
-    from core.benchmark.random_models import random_weights_bytes
-
-    progress = sweep.progress()
-    print(progress.message, file=sys.stderr)
-    if any(row.state.missing for row in progress.rows):
-        print(
-            f"`python -m core {command} --resume {sweep.id}` measures the missing rows.",
-            file=sys.stderr,
-        )
-    kept = random_weights_bytes(engine.settings) if sweep.plan.random_models else 0
-    if kept:
-        print(
-            f"{bytes_text(kept)} of random weights are kept on disk. "
-            "`python -m core delete --random-weights` deletes them.",
-            file=sys.stderr,
-        )
-
-
 # Results
 
 
@@ -326,13 +299,11 @@ def _table(rows: Sequence[Measurement]) -> str:
     """Format one line per row, with the reason if there are no figures."""
     several_hosts = len({row.host.name for row in rows}) > 1
     head = (
-        *("Model", "Precision", "Device", "Runtime", "Prompt", "Decode tokens/s", "TTFT"),
+        *("Host", "Model", "Precision", "Device", "Runtime", "Prompt", "Decode tokens/s", "TTFT"),
         *("Prefill tokens/s", "Private / file-backed", "MBU", "Load", ""),
     )
-    lines = [(("Host",) if several_hosts else ()) + head]
-    for row in rows:
-        lines.append(((plain(row.host.name),) if several_hosts else ()) + _cells(row))
-    return table(lines)
+    lines = [head, *map(_cells, rows)]
+    return table(lines if several_hosts else [line[1:] for line in lines])
 
 
 def _cells(row: Measurement) -> tuple[str, ...]:
@@ -340,6 +311,7 @@ def _cells(row: Measurement) -> tuple[str, ...]:
 
     configuration, figures = row.configuration, row.figures
     first = (
+        plain(row.host.name),
         plain(configuration.title),
         plain(subject_of(row).weights),
         configuration.device,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.cli.output import check_writable, plain, table, write_file
-from core.cli.terminal import follow, step_of
+from core.cli.terminal import follow, say, step_of
 from core.errors import BadRequestError, PaddockError
 from core.settings import Settings
 from core.units import bytes_text, counted, rate_text
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from core.evaluation.run import TestRun
     from core.inference.engine import Engine
 
-_UPDATE_INTERVAL_S = 0.5
 _SHOWN = 20
 """Most cases listed for each candidate."""
 _MAX_NEW_TOKENS, _TOP_P = 256, 0.92
@@ -61,16 +59,14 @@ def evaluate(options: argparse.Namespace, settings: Settings) -> int:
         else:
             test_set = _test_set(options)
             for problem in test_set.problems():
-                print(problem, file=sys.stderr)
+                say(problem)
             plan = Plan.of(test_set, _candidates(options, engine))
             run = service.start(plan, Holder(), User())
-        print(
+        say(
             f"{counted(len(run.plan.cases), 'case')} × "
-            f"{counted(len(run.plan.candidates), 'candidate')}, run {run.id}.",
-            file=sys.stderr,
-            flush=True,
+            f"{counted(len(run.plan.candidates), 'candidate')}, run {run.id}."
         )
-        follow(run.wait, run.stop, lambda: step_of(run.progress()), _UPDATE_INTERVAL_S)
+        follow(run.wait, run.stop, lambda: step_of(run.progress()))
     return _report(options, run, Report.of_run(run.plan, run.results()), baseline)
 
 
@@ -83,12 +79,9 @@ def _report(
     progress = run.progress()
     complete = progress.done == progress.total
     if progress.problem:
-        print(progress.problem, file=sys.stderr)
+        say(progress.problem)
     if not complete:
-        print(
-            f"{progress.message} `python -m core evaluate --resume {run.id}` continues it.",
-            file=sys.stderr,
-        )
+        say(f"{progress.message} `python -m core evaluate --resume {run.id}` continues it.")
     remedy = f"The results are stored; `--resume {run.id}` writes them again."
     written = [
         write_file(options.json, lambda: to_json(report, baseline), remedy),

@@ -47,14 +47,12 @@ def remotes(options: argparse.Namespace, settings: Settings) -> int:
 
 def models(options: argparse.Namespace, settings: Settings) -> int:
     """Print the catalogue and the models on disk."""
-    from core.store import ModelStore
+    from core.store import ModelStore, StoredModel
 
-    on_disk: dict[str, dict[str, int]] = {}
-    mixes: dict[str, dict[str, str]] = {}
     store = ModelStore(settings)
+    on_disk: dict[str, list[StoredModel]] = {}
     for stored in store.list():
-        on_disk.setdefault(stored.name, {})[stored.precision.value] = stored.manifest.folder_bytes
-        mixes.setdefault(stored.name, {})[stored.precision.value] = stored.mix
+        on_disk.setdefault(stored.name, []).append(stored)
     rows: list[dict[str, Any]] = [
         {
             "key": row.key,
@@ -68,16 +66,18 @@ def models(options: argparse.Namespace, settings: Settings) -> int:
             "thinking": row.thinking,
             "good_for": row.good_for or None,
             "sources": dict(row.sources),
-            "on_disk": on_disk.pop(row.key, {}),
         }
         for row in catalogue().values()
     ]
     rows += [
-        {"key": key, "title": store.title(key), "source": "yours", "on_disk": sizes}
-        for key, sizes in on_disk.items()
+        {"key": key, "title": store.title(key), "source": "yours"}
+        for key in on_disk
+        if key not in catalogue()
     ]
     for row in rows:
-        row["weights"] = mixes.get(row["key"], {})
+        here = on_disk.get(row["key"], ())
+        row["on_disk"] = {each.precision.value: each.manifest.folder_bytes for each in here}
+        row["weights"] = {each.precision.value: each.mix for each in here}
     if options.json:
         print(json.dumps(rows, indent=2))
         return 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.cli.terminal import say
 from core.errors import BadRequestError
 from core.settings import Settings
 
@@ -46,12 +46,12 @@ def serve(options: argparse.Namespace, settings: Settings) -> int:
         _deploy(options, served, settings)
         code = _print_status(served, f"{address}/v1")
         if options.ray == LOCAL:
-            print("Serving until Ctrl-C.", file=sys.stderr, flush=True)
+            say("Serving until Ctrl-C.")
             try:
                 while True:
                     time.sleep(3600)
             except KeyboardInterrupt:
-                print("Stopped.", file=sys.stderr)
+                say("Stopped.")
         return code
 
 
@@ -96,11 +96,7 @@ def _deploy(options: argparse.Namespace, served: ServedModels, settings: Setting
     for model in options.models:
         precision = options.precision or ModelStore(settings).default_precision(model, ask_hub=True)
         spec = ModelSpec(model, precision, options.device, options.runtime)
-        print(
-            f"Starting {model}. Nodes that do not have the model convert it first.",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"Starting {model}. Nodes that do not have the model convert it first.")
         served.deploy(
             Serving(
                 spec=spec,

@@ -13,11 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.catalogue import (
-    Int4Settings,
-    Int8Settings,
-    Precision,
-)
+from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.cli.terminal import Report
 from core.errors import (
     BadRequestError,

@@ -23,6 +23,13 @@ TRANSFER_EVERY_S = 10.0
 
 _BAR_WIDTH = 20
 _REDRAW_S = 0.1
+_UPDATE_S = 0.1
+"""Interval at which the progress of work is asked for."""
+
+
+def say(*lines: str) -> None:
+    """Print lines on stderr."""
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 class Line:
@@ -53,7 +60,6 @@ def follow(
     wait: Callable[[float | None], bool],
     stop: Callable[[], None],
     progress: Callable[[], tuple[str, str]],
-    every_s: float,
 ) -> None:
     """Show the progress of work until its end. Ctrl-C stops it and keeps its results.
 
@@ -61,17 +67,16 @@ def follow(
         wait: waits for the end for so many seconds, and returns whether it has ended.
         stop: ends the work; no effect if it has ended.
         progress: returns what is done, such as ``3 of 8``, and a message about the current step.
-        every_s: interval of the updates.
     """
     line, last, printed = Line(), "", 0.0
     try:
-        while not wait(every_s):
+        while not wait(_UPDATE_S):
             done, message = progress()
             text, now = f"{done} · {message}", time.monotonic()
             line.show(text)
             if not line.terminal and (message != last or now - printed >= PLAIN_EVERY_S):
                 last, printed = message, now
-                print(text, file=sys.stderr, flush=True)
+                say(text)
     except KeyboardInterrupt:
         stop()
         wait(None)
@@ -135,7 +140,7 @@ class Report:
             if same and tenth <= self._shown_tenth and waited_s < TRANSFER_EVERY_S:
                 return
             parts = [*([] if share is None else [f"{share:.0%}"]), *self._figures(step)]
-            print(f"{step.message} {', '.join(parts)}", file=sys.stderr, flush=True)
+            say(f"{step.message} {', '.join(parts)}")
         self._shown_at, self._shown_stage = now, step.stage
         self._shown_tenth = max(self._shown_tenth, tenth) if same else tenth
 

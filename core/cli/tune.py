@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from core.cli.terminal import follow
+from core.cli.terminal import follow, say
 from core.errors import BadRequestError
 from core.settings import Settings
 
 if TYPE_CHECKING:
     from core.inference.engine import Engine
     from core.runtimes.tuned_hints import Tuned
-
-_UPDATE_INTERVAL_S = 0.2
 
 
 def tune(options: argparse.Namespace, settings: Settings) -> int:
@@ -43,22 +40,21 @@ def _tune(options: argparse.Namespace, engine: Engine) -> int:
     spec = ModelSpec(options.model, precision, options.device, options.runtime)
     with closing(TuningService(engine.settings, engine.keep_tuned, MONITOR.running)) as tuning:
         run = tuning.start(spec, options.quality_limit)
-        follow(run.wait, run.cancel, lambda: (f"{run.share:.0%}", run.message), _UPDATE_INTERVAL_S)
+        follow(run.wait, run.cancel, lambda: (f"{run.share:.0%}", run.message))
     for trial in run.trials:
         quality = (
             "" if trial.perplexity_ratio is None else f", perplexity × {trial.perplexity_ratio:.4f}"
         )
-        print(
+        say(
             f"{'kept' if trial.kept else 'rejected':8}  × {trial.gain:.2f}{quality}  "
-            f"{wording(trial.hints)}",
-            file=sys.stderr,
+            f"{wording(trial.hints)}"
         )
     if run.speculation is not None:
-        print(run.speculation, file=sys.stderr)
+        say(run.speculation)
     if run.error is not None:
         raise run.error
     if run.result is None:  # stopped
-        print(run.message, file=sys.stderr)
+        say(run.message)
         return 1
     print(json.dumps(asdict(run.result)) if options.json else _line(run.result))
     return 0

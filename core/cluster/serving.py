@@ -16,13 +16,7 @@ from typing import Any
 from core.auth.permissions import is_loopback
 from core.auth.tokens import sha256
 from core.cluster.connection import code_of, nodes_of
-from core.cluster.gateway import (
-    DEPLOYMENT,
-    GATEWAY_APP,
-    GatewayIngress,
-    app_name,
-    model_name,
-)
+from core.cluster.gateway import DEPLOYMENT, GATEWAY_APP, GatewayIngress, app_name, model_name
 from core.cluster.replica import ModelReplica
 from core.errors import BadRequestError, ClusterError, UnknownModelError
 from core.runtimes.spec import ModelSpec

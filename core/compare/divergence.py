@@ -25,13 +25,7 @@ _WORDS = re.compile(r"\s+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\
 into characters."""
 _EXACT_WORDS = 1500
 """The diff is exact up to this many words; for longer texts ``difflib`` ignores frequent words."""
-_BY_PRECISION = (
-    Precision.FP32,
-    Precision.FP16,
-    Precision.STORED,
-    Precision.INT8,
-    Precision.INT4,
-)
+_BY_PRECISION = (Precision.FP32, Precision.FP16, Precision.STORED, Precision.INT8, Precision.INT4)
 
 
 class DiffKind(StrEnum):

@@ -5,13 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from core.compare.divergence import (
-    DiffKind,
-    Divergence,
-    compare,
-    readable_diff,
-    reference_pairs,
-)
+from core.compare.divergence import DiffKind, Divergence, compare, readable_diff, reference_pairs
 from core.compare.figures import DeltaRow, Figures, deltas, side_figures, stored_model
 from core.compare.match import Match, SideState
 from core.compare.setup import LETTERS, Mode

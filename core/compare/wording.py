@@ -134,24 +134,23 @@ def _side_conditions(side: SideReport) -> str:
     if figures is not None:
         if figures.devices_used:
             parts.append(f"ran on {', '.join(figures.devices_used)}")
-        if figures.execution_precision is not None:
-            parts.append(f"executed in {figures.execution_precision}")
-        if figures.kv_precision is not None:
-            parts.append(f"KV cache in {figures.kv_precision}")
-        if figures.threads is not None:
-            parts.append(f"{figures.threads} threads")
-        if figures.prompt_format is not None:
-            parts.append(f"prompt format {figures.prompt_format}")
-        if figures.prompt_tokens is not None:
-            parts.append(f"{figures.prompt_tokens} prompt tokens")
+        parts += _known(
+            ("executed in {}", figures.execution_precision),
+            ("KV cache in {}", figures.kv_precision),
+            ("{} threads", figures.threads),
+            ("prompt format {}", figures.prompt_format),
+            ("{} prompt tokens", figures.prompt_tokens),
+        )
         if figures.tokens_per_step is not None:
             found = speculation_text(figures.tokens_per_step, figures.acceptance_rate)
             parts.append(f"speculation {side.request.speculation.text}: {found}")
-        if figures.load_s is not None:
-            parts.append(f"loaded in {figures.load_s:.1f} s")
-        if figures.note is not None:
-            parts.append(figures.note)
+        parts += _known(("loaded in {:.1f} s", figures.load_s), ("{}", figures.note))
         parts.append("measured while busy" if figures.contended else "no other work")
         if figures.cores_apart:
             parts.append("cores apart")
     return ", ".join(parts)
+
+
+def _known(*texts: tuple[str, object]) -> list[str]:
+    """Return the texts whose value is known."""
+    return [text.format(value) for text, value in texts if value is not None]

@@ -37,5 +37,5 @@ from core.db.run_values import (
     TestSetSummary,
 )
 from core.db.runs import RunStore
-from core.db.vote_values import CompareMode, PairVotes, Subject, Verdict, Vote
+from core.db.vote_values import Mode, PairVotes, Subject, Verdict, Vote
 from core.db.votes import VoteStore

@@ -72,8 +72,7 @@ class AccountStore(Store):
 
     def find(self, **which: str) -> Account | None:
         """Return the account with this value in a unique column, such as ``key``, or None."""
-        row = self.database.row(select(accounts).filter_by(**which))
-        return None if row is None else from_row(Account, row)
+        return self.database.first(Account, select(accounts).filter_by(**which))
 
     def taken(self, key: str, look: str) -> bool:
         """Return whether an account has this name, or one that looks the same."""

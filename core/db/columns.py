@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -28,22 +28,20 @@ def storable_text(text: str) -> str:
     return _UNSTORABLE.sub(REPLACEMENT, text)
 
 
-def storable(value: Any) -> Any:
+def storable(value: Any, clean: Callable[[str], str] = storable_text) -> Any:
     """Return a JSON-serializable value: clean texts, lists for tuples, dictionaries for
     dataclasses, None for NaN and infinity."""
-    if isinstance(value, str):
-        return storable_text(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {storable_text(str(key)): storable(item) for key, item in value.items()}
+        return {clean(str(key)): storable(item, clean) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [storable(item) for item in value]
+        return [storable(item, clean) for item in value]
     if is_dataclass(value):
-        return {each.name: storable(getattr(value, each.name)) for each in fields(value)}
-    if value is None or isinstance(value, bool | int):
-        return value
-    return storable_text(str(value))
+        return {each.name: storable(getattr(value, each.name), clean) for each in fields(value)}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value if value is None or isinstance(value, bool | int) else clean(str(value))
 
 
 def _to_json(value: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select, update
 
 from core.db.account_values import Holder
 from core.db.accounts import check_owner
@@ -35,8 +35,7 @@ class ConversationStore(Store):
             search: text that the title, an instruction, a context passage or an answer contains,
                 ignoring case.
         """
-        columns = (conversations.c[f.name] for f in fields(ConversationSummary))
-        statement = select(*columns).where(held(conversations, holder))
+        statement = summaries(ConversationSummary, conversations, holder)
         if search.strip():
             pattern = storable_text(search.strip().lower())
             found = [
@@ -50,16 +49,16 @@ class ConversationStore(Store):
                 )
             )
         statement = statement.order_by(conversations.c.changed_at.desc()).limit(limit)
-        return [from_row(ConversationSummary, row) for row in self.database.rows(statement)]
+        return self.database.all(ConversationSummary, statement)
 
     def title(self, conversation: str, holder: Holder) -> str | None:
         """Return the title of a conversation; None if there is none."""
-        statement = select(conversations.c.title).where(_this(conversation, holder))
+        statement = select(conversations.c.title).where(held(conversations, holder, conversation))
         return self.database.value(statement)
 
     def exchanges(self, conversation: str, holder: Holder) -> list[ExchangeRow] | None:
         """Return the exchanges of a conversation, oldest first; None if there is none."""
-        mine = select(conversations.c.id).where(_this(conversation, holder))
+        mine = select(conversations.c.id).where(held(conversations, holder, conversation))
         statement = (
             select(exchanges)
             .where(exchanges.c.conversation == conversation)
@@ -74,9 +73,7 @@ class ConversationStore(Store):
     def exchange(self, exchange: str) -> ExchangeRow | None:
         """Return an exchange that was read before, as it is now; None if it was deleted."""
         statement = select(exchanges).where(exchanges.c.id == exchange)
-        with self.database.reading() as connection:
-            row = connection.execute(statement).mappings().first()
-        return None if row is None else from_row(ExchangeRow, row)
+        return self.database.first(ExchangeRow, statement)
 
     def add(self, conversation: str | None, exchange: ExchangeRow, holder: Holder) -> str:
         """Append an exchange whose answer has not ended.
@@ -93,7 +90,7 @@ class ConversationStore(Store):
         now = utc_now()
         with self.database.writing() as connection:
             check_owner(connection, holder.owner)
-            changed = update(conversations).where(_this(conversation or "", holder))
+            changed = update(conversations).where(held(conversations, holder, conversation or ""))
             if not connection.execute(changed.values(changed_at=now)).rowcount:
                 conversation = uuid.uuid4().hex
                 connection.execute(
@@ -125,16 +122,17 @@ class ConversationStore(Store):
     def rename(self, conversation: str, title: str, holder: Holder) -> None:
         """Change the title; an empty one is ignored."""
         if short := _title(title):
-            statement = update(conversations).where(_this(conversation, holder))
+            statement = update(conversations).where(held(conversations, holder, conversation))
             self.database.change(statement.values(title=short))
 
     def delete(self, conversation: str, holder: Holder) -> None:
         """Delete a conversation with its exchanges."""
-        self.database.change(conversations.delete().where(_this(conversation, holder)))
+        this = held(conversations, holder, conversation)
+        self.database.change(conversations.delete().where(this))
 
     def delete_exchange(self, exchange: str, conversation: str, holder: Holder) -> None:
         """Delete one exchange of a conversation."""
-        mine = select(conversations.c.id).where(_this(conversation, holder))
+        mine = select(conversations.c.id).where(held(conversations, holder, conversation))
         this = exchanges.c.id == exchange, exchanges.c.conversation.in_(mine)
         self.database.change(exchanges.delete().where(*this))
 
@@ -143,13 +141,15 @@ class ConversationStore(Store):
         return self.database.change(conversations.delete().where(held(conversations, holder)))
 
 
-def held(table: Table, holder: Holder) -> ColumnElement[bool]:
-    """Return the condition that rows belong to a holder."""
-    return and_(table.c.owner == holder.owner, table.c.browser == holder.browser)
+def held(table: Table, holder: Holder, row_id: str | None = None) -> ColumnElement[bool]:
+    """Return the condition that rows, or the row with an id, belong to a holder."""
+    own = and_(table.c.owner == holder.owner, table.c.browser == holder.browser)
+    return own if row_id is None else and_(table.c.id == row_id, own)
 
 
-def _this(conversation: str, holder: Holder) -> ColumnElement[bool]:
-    return and_(conversations.c.id == conversation, held(conversations, holder))
+def summaries(kind: type, table: Table, holder: Holder) -> Select[Any]:
+    """Return the query for what a dataclass has of a holder's rows."""
+    return select(*(table.c[f.name] for f in fields(kind))).where(held(table, holder))
 
 
 def _title(text: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import (
     Connection,
@@ -30,8 +30,11 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from core.db.rows import from_row
 from core.errors import RecordsError
 from core.settings import Settings
+
+T = TypeVar("T")
 
 PATIENCE_S = 5.0
 """Seconds to wait for another writer (SQLite's busy timeout). A write takes milliseconds; an answer
@@ -124,6 +127,15 @@ class Database:
         """Return all rows of a query."""
         with self.reading() as connection:
             return list(connection.execute(statement).mappings())
+
+    def all(self, kind: type[T], statement: Executable) -> list[T]:
+        """Return all rows of a query as dataclasses."""
+        return [from_row(kind, row) for row in self.rows(statement)]
+
+    def first(self, kind: type[T], statement: Executable) -> T | None:
+        """Return the first row of a query as a dataclass, or None."""
+        row = self.row(statement)
+        return None if row is None else from_row(kind, row)
 
     def row(self, statement: Executable) -> RowMapping | None:
         """Return the first row of a query, or None."""

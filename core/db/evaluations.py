@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, func, select, update
+from sqlalchemy import and_, delete, func, select, update
 
 from core.db.account_values import Holder
 from core.db.accounts import check_owner
-from core.db.conversations import held
+from core.db.conversations import held, summaries
 from core.db.database import Store
 from core.db.processes import (
     current_instance,
@@ -47,18 +46,13 @@ class EvaluationStore(Store):
 
     def sets(self, holder: Holder) -> list[TestSetSummary]:
         """Return the latest test sets, newest first."""
-        columns = (test_sets.c[f.name] for f in fields(TestSetSummary))
-        statement = (
-            select(*columns)
-            .where(held(test_sets, holder))
-            .order_by(test_sets.c.changed_at.desc())
-            .limit(LISTED)
-        )
-        return [from_row(TestSetSummary, row) for row in self.database.rows(statement)]
+        statement = summaries(TestSetSummary, test_sets, holder)
+        latest = statement.order_by(test_sets.c.changed_at.desc()).limit(LISTED)
+        return self.database.all(TestSetSummary, latest)
 
     def get_set(self, set_id: str, holder: Holder) -> Mapping[str, Any] | None:
         """Return the content of a test set; None if there is none."""
-        statement = select(test_sets.c.content).where(_this(test_sets, set_id, holder))
+        statement = select(test_sets.c.content).where(held(test_sets, holder, set_id))
         return self.database.value(statement)
 
     def save_set(
@@ -69,7 +63,7 @@ class EvaluationStore(Store):
         values = {"name": name, "content": content, "size": size, "changed_at": now}
         with self.database.writing() as connection:
             check_owner(connection, holder.owner)
-            changed = update(test_sets).where(_this(test_sets, set_id or "", holder))
+            changed = update(test_sets).where(held(test_sets, holder, set_id or ""))
             if not connection.execute(changed.values(values)).rowcount:
                 set_id = uuid.uuid4().hex
                 new = to_row(holder) | {"id": set_id, "created_at": now}
@@ -82,7 +76,7 @@ class EvaluationStore(Store):
         runs = and_(held(evaluations, holder), evaluations.c.test_set == set_id)
         with self.database.writing() as connection:
             connection.execute(evaluations.delete().where(runs))
-            connection.execute(test_sets.delete().where(_this(test_sets, set_id, holder)))
+            connection.execute(test_sets.delete().where(held(test_sets, holder, set_id)))
 
     # Runs
 
@@ -122,7 +116,7 @@ class EvaluationStore(Store):
         """
         running = {"state": EvaluationState.RUNNING, "ended_at": None, "saved_at": utc_now()}
         with self.database.writing() as connection:
-            this = _this(evaluations, run_id, holder)
+            this = held(evaluations, holder, run_id)
             row = connection.execute(select(evaluations).where(this)).mappings().first()
             if row is None:
                 raise BadRequestError("There is no test run with this id. Start a new one.")
@@ -155,25 +149,23 @@ class EvaluationStore(Store):
                 return False
             for (candidate, number), result in results.items():
                 key = {"run": run_id, "candidate": candidate, "number": number}
-                same = and_(*(evaluation_results.c[name] == value for name, value in key.items()))
-                connection.execute(evaluation_results.delete().where(same))
+                connection.execute(delete(evaluation_results).filter_by(**key))
                 connection.execute(evaluation_results.insert().values(key | {"result": result}))
         return True
 
     def run(self, run_id: str, holder: Holder) -> EvaluationRow | None:
         """Return a run, or None."""
-        row = self.database.row(select(evaluations).where(_this(evaluations, run_id, holder)))
-        return None if row is None else from_row(EvaluationRow, row)
+        this = held(evaluations, holder, run_id)
+        return self.database.first(EvaluationRow, select(evaluations).where(this))
 
     def runs(self, holder: Holder, test_set: str | None = None) -> list[EvaluationSummary]:
         """Return the latest runs and all baselines, of one test set or all, newest first."""
-        columns = (evaluations.c[f.name] for f in fields(EvaluationSummary))
-        statement = select(*columns).where(held(evaluations, holder))
+        statement = summaries(EvaluationSummary, evaluations, holder)
         if test_set is not None:
             statement = statement.where(evaluations.c.test_set == test_set)
         order = evaluations.c.pinned.desc(), evaluations.c.created_at.desc()
-        rows = self.database.rows(statement.order_by(*order).limit(LISTED_RUNS))
-        found = [from_row(EvaluationSummary, row) for row in rows]
+        latest = statement.order_by(*order).limit(LISTED_RUNS)
+        found = self.database.all(EvaluationSummary, latest)
         return sorted(found, key=lambda each: each.created_at, reverse=True)
 
     def results(self, run_id: str) -> list[Mapping[str, Any]]:
@@ -187,7 +179,7 @@ class EvaluationStore(Store):
 
     def pin(self, run_id: str, holder: Holder, *, pinned: bool) -> None:
         """Make a run the baseline of its test set instead of any other, or undo that."""
-        this = _this(evaluations, run_id, holder)
+        this = held(evaluations, holder, run_id)
         of_set = select(evaluations.c.test_set).where(this).scalar_subquery()
         with self.database.writing() as connection:
             if pinned:
@@ -197,7 +189,7 @@ class EvaluationStore(Store):
 
     def delete_run(self, run_id: str, holder: Holder) -> None:
         """Delete a run with its results."""
-        self.database.change(evaluations.delete().where(_this(evaluations, run_id, holder)))
+        self.database.change(evaluations.delete().where(held(evaluations, holder, run_id)))
 
     def count(self, holder: Holder) -> tuple[int, int]:
         """Return the numbers of test sets and runs of a holder."""
@@ -216,7 +208,3 @@ class EvaluationStore(Store):
     def mark_interrupted(self) -> int:
         """Mark running runs whose process has ended, and return their number."""
         return mark_interrupted(self.database, evaluations, "saved_at")
-
-
-def _this(table: Table, row_id: str, holder: Holder) -> ColumnElement[bool]:
-    return and_(table.c.id == row_id, held(table, holder))

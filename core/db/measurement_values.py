@@ -68,9 +68,7 @@ Text = Annotated[str, Field(max_length=MAX_TEXT, pattern=_PRINTABLE)]
 LongText = Annotated[str, Field(max_length=MAX_ERROR, pattern=_PRINTABLE)]
 Id = Annotated[str, Field(pattern="^[0-9a-f]{32}$"), _Wanted("32 hexadecimal digits")]
 Time = Annotated[
-    datetime,
-    BeforeValidator(_utc),
-    _Wanted(f"a date and time with a time zone from {YEARS[0]} on"),
+    datetime, BeforeValidator(_utc), _Wanted(f"a date and time with a time zone from {YEARS[0]} on")
 ]
 Flag = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT), _Wanted(_COUNT.format(0, MAX_COUNT))]
@@ -81,9 +79,7 @@ GroupSize = Annotated[
     int, Field(strict=True, ge=-1, le=MAX_COUNT), _Wanted(_COUNT.format(-1, MAX_COUNT))
 ]
 Number = Annotated[
-    float,
-    Field(strict=True, ge=0, le=MAX_NUMBER),
-    _Wanted(f"a number from 0 to {MAX_NUMBER:g}"),
+    float, Field(strict=True, ge=0, le=MAX_NUMBER), _Wanted(f"a number from 0 to {MAX_NUMBER:g}")
 ]
 PropertyValue = Annotated[
     Text

@@ -104,15 +104,14 @@ class MeasurementStore(Store):
 
     def sweep(self, sweep_id: str) -> SweepRecord | None:
         """Return the benchmark run with this id, or None."""
-        row = self.database.row(select(sweeps).where(sweeps.c.id == sweep_id))
-        return None if row is None else from_row(SweepRecord, row)
+        return self.database.first(SweepRecord, select(sweeps).where(sweeps.c.id == sweep_id))
 
     def sweeps(self, limit: int = 20) -> list[SweepRecord]:
         """Return the latest benchmark runs, newest first."""
         statement = (
             select(sweeps).order_by(sweeps.c.created_at.desc(), sweeps.c.id.desc()).limit(limit)
         )
-        return [from_row(SweepRecord, row) for row in self.database.rows(statement)]
+        return self.database.all(SweepRecord, statement)
 
     def save(self, measurement: Measurement) -> None:
         """Replace the measurement with the same id, or insert it."""
@@ -155,9 +154,7 @@ class MeasurementStore(Store):
             select(*columns)
             .where(*conditions(measurements, "created_at", which))
             .order_by(
-                measurements.c.created_at.desc(),
-                measurements.c.position.desc(),
-                measurements.c.id,
+                measurements.c.created_at.desc(), measurements.c.position.desc(), measurements.c.id
             )
             .limit(limit)
         )
@@ -266,9 +263,7 @@ def _interrupt(connection: Connection, seen: RowMapping) -> bool:
     now, writer = utc_now(), to_row(instance_of(seen), "instance_")
     statement = (
         update(sweeps)
-        .where(sweeps.c.id == seen["id"])
-        .where(sweeps.c.state == SweepState.RUNNING)
-        .where(*(sweeps.c[name] == value for name, value in writer.items()))
+        .filter_by(id=seen["id"], state=SweepState.RUNNING, **writer)
         .values(state=SweepState.INTERRUPTED, saved_at=now)
     )
     if connection.execute(statement).rowcount == 0:

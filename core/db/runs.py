@@ -17,15 +17,8 @@ from sqlalchemy import Connection, func, select, update
 from core.db.accounts import check_owner
 from core.db.database import Store
 from core.db.processes import mark_interrupted, this_process
-from core.db.rows import batches, conditions, from_row, to_row
-from core.db.run_values import (
-    Origin,
-    RunRecord,
-    RunResult,
-    RunRow,
-    RunStart,
-    RunState,
-)
+from core.db.rows import batches, conditions, to_row
+from core.db.run_values import Origin, RunRecord, RunResult, RunRow, RunStart, RunState
 from core.db.tables import runs
 
 _BATCH_SIZE = 10_000
@@ -69,8 +62,7 @@ class RunStore(Store):
 
     def get(self, run_id: str) -> RunRecord | None:
         """Return the run with this id, or None."""
-        row = self.database.row(select(runs).where(runs.c.id == run_id))
-        return None if row is None else from_row(RunRecord, row)
+        return self.database.first(RunRecord, select(runs).where(runs.c.id == run_id))
 
     def recent(self, limit: int = 50, **which: Any) -> list[RunRecord]:
         """Return the latest runs that match, newest first."""
@@ -80,7 +72,7 @@ class RunStore(Store):
             .order_by(runs.c.started_at.desc(), runs.c.id)
             .limit(limit)
         )
-        return [from_row(RunRecord, row) for row in self.database.rows(statement)]
+        return self.database.all(RunRecord, statement)
 
     def count(self, **which: Any) -> int:
         """Return the number of runs that match."""

@@ -30,13 +30,29 @@ class Verdict(StrEnum):
     """Neither answer was useful."""
 
 
-class CompareMode(StrEnum):
-    """Order in which the models of a comparison generated."""
+class Mode(StrEnum):
+    """Whether the models of a comparison run one after the other or at the same time."""
 
     FAIR = "fair"
-    """One after the other, so that they do not affect each other's timings."""
     RACE = "race"
-    """At the same time; the timings are measured while busy."""
+
+    @property
+    def label(self) -> str:
+        """Label of the option."""
+        return self.value.title()
+
+    @property
+    def sentence(self) -> str:
+        """Explanation for the user."""
+        if self is Mode.FAIR:
+            return (
+                "One after the other and without the prefix cache, so that they do not affect each "
+                "other's timings."
+            )
+        return (
+            "All at the same time, without the prefix cache. On one machine they slow each other "
+            "down, and their timings are marked as measured while busy."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +88,7 @@ class Vote:
     verdict: Verdict
     blind: bool
     """Whether the names were hidden until the vote."""
-    mode: CompareMode
+    mode: Mode
     left_run: str | None = None
     """Id of the answer's run, which may have been deleted; None if it was not recorded."""
     right_run: str | None = None

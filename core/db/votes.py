@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, RowMapping, func, select, update
+from sqlalchemy import RowMapping, delete, func, select, update
 
 from core.db.accounts import check_owner
 from core.db.database import Store
-from core.db.rows import conditions, from_row, to_row
+from core.db.rows import conditions, to_row
 from core.db.tables import votes
 from core.db.vote_values import PairVotes, Subject, Verdict, Vote, checked_comment
 
@@ -38,15 +38,16 @@ class VoteStore(Store):
                 deleted.
         """
         row = to_row(vote) | {"comment": checked_comment(vote.comment)}
-        changed = update(votes).where(*_own(vote.comparison, vote.owner)).values(row)
+        this = update(votes).filter_by(comparison=vote.comparison, owner=vote.owner)
         with self.database.writing() as connection:
             check_owner(connection, vote.owner)
-            if connection.execute(changed).rowcount == 0:
+            if connection.execute(this.values(row)).rowcount == 0:
                 connection.execute(votes.insert().values(row | {"id": uuid.uuid4().hex}))
 
     def withdraw(self, comparison: str, *, owner: str) -> bool:
         """Delete a user's vote on a comparison; return False if there is none."""
-        return self.database.change(votes.delete().where(*_own(comparison, owner))) > 0
+        this = delete(votes).filter_by(comparison=comparison, owner=owner)
+        return self.database.change(this) > 0
 
     def delete_all(self, owner: str, *, session: str | None = None) -> int:
         """Delete an owner's votes, of one browser session or all, and return their number."""
@@ -61,7 +62,7 @@ class VoteStore(Store):
             .order_by(votes.c.created_at.desc(), votes.c.id)
             .limit(limit)
         )
-        return [from_row(Vote, row) for row in self.database.rows(statement)]
+        return self.database.all(Vote, statement)
 
     def count(self, **which: Any) -> int:
         """Return the number of votes that match."""
@@ -69,11 +70,7 @@ class VoteStore(Store):
         return self.database.value(select(func.count()).select_from(votes).where(*matching))
 
     def pairs(
-        self,
-        by: Sequence[Trait] = ALL_TRAITS,
-        *,
-        name: Callable[[str], str] = str,
-        **which: Any,
+        self, by: Sequence[Trait] = ALL_TRAITS, *, name: Callable[[str], str] = str, **which: Any
     ) -> list[PairVotes]:
         """Count the votes that match for each pair of subjects, in the database.
 
@@ -130,7 +127,3 @@ def _order(subject: Subject) -> tuple[str, ...]:
 
 def _subject(row: RowMapping, side: str) -> Subject:
     return Subject(**{f.name: row.get(f"{side}_{f.name}") for f in fields(Subject)})
-
-
-def _own(comparison: str, owner: str) -> tuple[ColumnElement[bool], ...]:
-    return votes.c.comparison == comparison, votes.c.owner == owner

@@ -13,14 +13,7 @@ from contextlib import suppress
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-)
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from core.catalogue.presets import presets
 from core.embedded.tasks import held_out_tasks
@@ -366,14 +359,8 @@ def to_csv(test_set: TestSet) -> str:
     """Return the cases as CSV that spreadsheets show and :func:`read_test_set` reads."""
     return csv_text(
         [
-            {
-                "id": case.id,
-                "instruction": case.instruction,
-                "context": case.context,
-                "expected": case.expected,
-                "checks": "\n".join(case.checks),
-                "tags": ", ".join(case.tags),
-            }
+            {name: getattr(case, name) for name in _COLUMNS}
+            | {"checks": "\n".join(case.checks), "tags": ", ".join(case.tags)}
             for case in test_set.cases
         ]
     )

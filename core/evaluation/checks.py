@@ -420,11 +420,7 @@ KINDS: dict[str, Kind] = {
         "context",
     ),
     "f1": Kind(
-        _range,
-        _f1,
-        "f1: 0.3",
-        "word-level F1 against the expected answer is at least",
-        "expected",
+        _range, _f1, "f1: 0.3", "word-level F1 against the expected answer is at least", "expected"
     ),
     "likelihood": Kind(
         _range,

@@ -233,26 +233,27 @@ def to_csv(report: Report) -> str:
     for number, case in enumerate(report.cases):
         for index, candidate in enumerate(report.candidates):
             result = report.result(index, number)
+            shown = result or Result(candidate=index, case=number)
             rows.append(
                 {
                     "case": number + 1,
                     "id": case.key,
                     "tags": ", ".join(case.tags),
                     "candidate": candidate.label,
-                    "verdict": result.verdict if result and result.verdict else "",
+                    "verdict": shown.verdict or "",
                     "failed checks": "\n".join(
                         f"{each.check}: {each.detail}"
-                        for each in (result.outcomes if result else ())
+                        for each in shown.outcomes
                         if each.verdict is not Verdict.PASS
                     ),
-                    "error": result.error or "" if result else "",
+                    "error": shown.error or "",
                     "instruction": case.instruction,
                     "context": case.context,
                     "expected": case.expected,
-                    "answer": result.answer if result else "",
-                    "stop reason": result.stop_reason or "" if result else "",
-                    "new tokens": result.new_tokens if result else None,
-                    "decode tokens/s": result.decode_tokens_per_s if result else None,
+                    "answer": shown.answer,
+                    "stop reason": shown.stop_reason or "",
+                    "new tokens": shown.new_tokens,
+                    "decode tokens/s": shown.decode_tokens_per_s,
                     "measured while busy": result.contended if result else None,
                 }
             )

@@ -9,22 +9,15 @@ type and within the limits declared there.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import datetime
 from functools import cache
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from core.db.measurement_values import (
-    CONTROL_CHARACTERS,
-    Many,
-    Measurement,
-    MeasurementState,
-)
+from core.db.columns import REPLACEMENT, storable
+from core.db.measurement_values import CONTROL_CHARACTERS, Many, Measurement, MeasurementState
 from core.errors import BadRequestError
 from core.units import bytes_text
 
@@ -61,7 +54,7 @@ def to_json(measurements: Sequence[Measurement]) -> str:
     Control characters and lone surrogates, which folder names may contain, become U+FFFD.
     """
     lines = ",\n".join(
-        json.dumps(_plain(asdict(each)), ensure_ascii=False, allow_nan=False)
+        json.dumps(storable(each, _clean), ensure_ascii=False, allow_nan=False)
         for each in measurements
     )
     return f'{{"format": "{FORMAT}", "version": {VERSION}, "measurements": [\n{lines}\n]}}\n'
@@ -89,19 +82,8 @@ def from_json(text: str | bytes) -> list[Measurement]:
     return list(found.values())
 
 
-def _plain(value: Any) -> Any:
-    """Convert a value to JSON types; infinite and NaN numbers become None."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None  # as in the database; not a measured value, but the export must not fail
-    if isinstance(value, str):
-        return INVALID_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+def _clean(text: str) -> str:
+    return INVALID_CHARACTERS.sub(REPLACEMENT, text)
 
 
 def _rows(text: str | bytes) -> list[Any]:

@@ -9,11 +9,7 @@ from core.metrics.rows import LOOKUP, Point, PointSource, Subject
 from core.remotes import is_remote
 from core.runtimes.spec import RuntimeName
 
-RUNTIMES = {
-    "optimum": "OpenVINO (Optimum)",
-    "genai": "OpenVINO GenAI",
-    "pytorch": "PyTorch",
-}
+RUNTIMES = {"optimum": "OpenVINO (Optimum)", "genai": "OpenVINO GenAI", "pytorch": "PyTorch"}
 """Display names of runtimes."""
 
 MAX_LABEL = 34

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +81,8 @@ def openvino_properties(device: str, hints: ExecutionHints) -> dict[str, Any]:
     ``CACHE_DIR`` is not set: on CPU it makes the first load five times slower and doubles the
     memory.
     """
-    on_cpu = device in ("CPU", "AUTO")
-    chosen = {
-        "INFERENCE_PRECISION_HINT": hints.inference_precision,
-        "KV_CACHE_PRECISION": hints.kv_cache_precision,
-        "INFERENCE_NUM_THREADS": hints.threads or (threads_for_quota() if on_cpu else None),
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": hints.dynamic_quantization_group,
-    }
-    chosen = {name: value for name, value in chosen.items() if value is not None}
+    threads = threads_for_quota() if device in ("CPU", "AUTO") else None
+    chosen = replace(hints, threads=hints.threads or threads).properties
     if device == "AUTO":
         return {"PERFORMANCE_HINT": "LATENCY", "DEVICE_PROPERTIES": {"CPU": chosen}}
     return {"PERFORMANCE_HINT": "LATENCY", **chosen}

@@ -79,6 +79,17 @@ class ExecutionHints:
     """``DYNAMIC_QUANTIZATION_GROUP_SIZE``: number of activations that share a scale when they are
     quantized to 8 bits for compressed weights; 0 keeps them in floating point."""
 
+    @property
+    def properties(self) -> dict[str, str | int]:
+        """The hints that are set, by the names of OpenVINO's properties."""
+        named = {
+            "INFERENCE_PRECISION_HINT": self.inference_precision,
+            "KV_CACHE_PRECISION": self.kv_cache_precision,
+            "INFERENCE_NUM_THREADS": self.threads,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": self.dynamic_quantization_group,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
     @classmethod
     def exact(cls) -> ExecutionHints:
         """Return hints under which batched answers on a CPU equal single ones.

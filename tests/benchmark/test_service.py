@@ -618,7 +618,7 @@ def test_second_run_is_refused_in_another_process(settings: Settings, benchmark_
 
 
 def test_a_refused_start_leaves_nothing(settings: Settings, benchmark_: Benchmark, store):
-    with BenchmarkLock(settings).held(), pytest.raises(ModelBusyError):
+    with BenchmarkLock(settings).acquire(), pytest.raises(ModelBusyError):
         benchmark_.start(PLAN)
     assert store.sweeps() == [] and benchmark_.current is None
 
@@ -685,7 +685,7 @@ def test_run_without_database_does_not_start(settings: Settings, work: FakeWork)
     with pytest.raises(RecordsError, match="damaged"):
         made.start(PLAN)
     assert not work.jobs
-    with BenchmarkLock(settings).held():  # the turn was given back
+    with BenchmarkLock(settings).acquire():  # the turn was given back
         pass
 
 

@@ -213,7 +213,7 @@ def test_invalid_requests_are_refused_at_once(tmp_path: Path):
         desk.start(ModelSpec("paddock-neox"), perplexity_limit=0.5)
     with pytest.raises(UnknownModelError):
         desk.start(ModelSpec("no such model"))
-    with BenchmarkLock(settings).held(), pytest.raises(ModelBusyError, match="benchmark"):
+    with BenchmarkLock(settings).acquire(), pytest.raises(ModelBusyError, match="benchmark"):
         desk.start(ModelSpec("paddock-neox"))
     assert desk.current is None
     assert resolve("paddock-neox").key == "paddock-neox"

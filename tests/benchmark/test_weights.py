@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.benchmark.weights import (
+from core.benchmark.child import (
     bytes_per_token,
     checkpoint_weight_bytes,
     weight_bytes,

@@ -242,7 +242,7 @@ def test_list_shows_what_can_be_resumed(run: Run, work: FakeWork):
 
 
 def test_a_second_benchmark_is_refused(run: Run, work: FakeWork, home: Path):
-    with BenchmarkLock(Settings(home=home)).held():
+    with BenchmarkLock(Settings(home=home)).acquire():
         code, out, err = run("bench", *SHORT)
     assert (code, out) == (1, "")
     assert "already running" in err and not work.jobs

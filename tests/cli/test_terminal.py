@@ -109,5 +109,5 @@ def test_work_is_followed_by_a_line_for_each_message_and_stopped_by_ctrl_c(
         return timeout_s is None
 
     steps = iter(range(3))
-    follow(wait, lambda: stopped.append(True), lambda: ("1 of 2", next(messages)), 0.1)
+    follow(wait, lambda: stopped.append(True), lambda: ("1 of 2", next(messages)))
     assert capsys.readouterr().err == "1 of 2 · Loading.\n1 of 2 · Measuring.\n" and stopped

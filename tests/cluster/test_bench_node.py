@@ -54,7 +54,7 @@ def test_a_cancelled_node_reports_rows_that_can_be_resumed(work: FakeWork):
 def test_a_node_waits_for_another_benchmark(work: FakeWork, cancelled: bool):
     lock = BenchmarkLock(load_settings())
     node = BenchNode()
-    with lock.held():
+    with lock.acquire():
         reports = node.run(PLAN, node_plan(PLAN, "5" * 32, "lab").rows, "lab")
         assert next(reports).message == "Waiting for another benchmark on this machine."
         if cancelled:

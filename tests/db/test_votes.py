@@ -21,8 +21,8 @@ from sqlalchemy.schema import CreateTable
 from core.compare.ratings import rate
 from core.db import (
     GUEST,
-    CompareMode,
     Database,
+    Mode,
     PairVotes,
     RunStore,
     Subject,
@@ -64,7 +64,7 @@ def a_vote(**changes: Any) -> Vote:
         "right": a_subject("phi-2", precision="int4", device="GPU.0", runtime="genai"),
         "verdict": Verdict.LEFT,
         "blind": True,
-        "mode": CompareMode.RACE,
+        "mode": Mode.RACE,
         "left_run": uuid.uuid4().hex,
         "right_run": uuid.uuid4().hex,
         "comment": "Shorter, and to the point ✓",
@@ -100,7 +100,7 @@ def test_every_field_survives_the_round_trip(store: VoteStore) -> None:
     found = vote_on(store, vote.comparison, "ada")
     assert found == vote
     assert [found.left.title, found.right.title] == ["Dolly-V2-3B", "Phi-2"]
-    assert isinstance(found.verdict, Verdict) and isinstance(found.mode, CompareMode)
+    assert isinstance(found.verdict, Verdict) and isinstance(found.mode, Mode)
     assert found.created_at.tzinfo is UTC
     assert vote_on(store, "another", "ada") is None
 
@@ -199,7 +199,7 @@ def test_votes_are_listed_by_filters_the_newest_first(store: VoteStore) -> None:
             owner="a" if hour < 3 else GUEST,
             verdict=Verdict.TIE if hour == 4 else Verdict.RIGHT,
             blind=hour > 3,
-            mode=CompareMode.FAIR if hour == 5 else CompareMode.RACE,
+            mode=Mode.FAIR if hour == 5 else Mode.RACE,
         )
         store.cast(vote)
         order.append(vote.comparison)
@@ -213,7 +213,7 @@ def test_votes_are_listed_by_filters_the_newest_first(store: VoteStore) -> None:
     assert found(session="s1", owner="a") == [1]
     assert found(verdict=Verdict.TIE) == [4]
     assert found(blind=True) == [5, 4] and found(blind=False) == [3, 2, 1, 0]
-    assert found(mode=CompareMode.FAIR) == [5]
+    assert found(mode=Mode.FAIR) == [5]
     assert found(since=begin + timedelta(hours=2), until=begin + timedelta(hours=4)) == [3, 2]
     assert store.count(blind=True) == 2
 
@@ -299,7 +299,7 @@ def test_a_hundred_thousand_votes_are_counted_in_well_under_two_seconds(store: V
             "created_at": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number),
             "verdict": chance.choice(list(Verdict)),
             "blind": number % 2 == 0,
-            "mode": CompareMode.FAIR,
+            "mode": Mode.FAIR,
         }
         for side, subject in (("left", left), ("right", right)):
             row |= {f"{side}_{f.name}": getattr(subject, f.name) for f in fields(Subject)}

@@ -17,7 +17,7 @@ from core.benchmark.plan import Plan
 from core.db import RunStart, RunStore, Subject, VoteStore
 from core.db.measurement_values import MeasurementState, SweepState
 from core.db.measurements import MeasurementStore
-from core.db.vote_values import CompareMode, Verdict, Vote
+from core.db.vote_values import Mode, Verdict, Vote
 from core.metrics.document import from_json, to_json
 from core.metrics.rows import PointFilter
 from core.metrics.tables import CSV_MARK
@@ -291,7 +291,7 @@ def test_votes_of_compare_are_in_the_table(store: MeasurementStore) -> None:
             right=side("int4"),
             verdict=Verdict.LEFT,
             blind=False,
-            mode=CompareMode.FAIR,
+            mode=Mode.FAIR,
         )
     )
     found = comparison(open_page("metrics"))

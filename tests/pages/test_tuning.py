@@ -72,7 +72,7 @@ def test_tune_starts_tuning_or_shows_an_error(monkeypatch):
     started: list[ModelSpec] = []
     engine = shared_engine()
     app = opened(monkeypatch)
-    with BenchmarkLock(engine.settings).held():
+    with BenchmarkLock(engine.settings).acquire():
         button(app, "Tune").click().run()
         assert "Another benchmark is already running" in texts(app)
     monkeypatch.setattr(shared_tuning(), "start", started.append)

@@ -31,7 +31,7 @@ def test_estimate_for_a_small_model_matches_its_conversion(
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "small-checkpoint"
     if not folder.exists():
-        big_checkpoint(folder, "gpt_neox", SMALL, shards=2)
+        big_checkpoint(folder, "gpt_neox", SMALL, shard_bytes=64 * 2**20)
     source = resolve(str(folder))
     told = estimate(source, precision, settings)
     assert told.problem is None

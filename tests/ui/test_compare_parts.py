@@ -13,7 +13,7 @@ from core.catalogue import Precision
 from core.compare.divergence import DiffKind, readable_diff
 from core.compare.ratings import rate
 from core.compare.setup import Mode
-from core.db import CompareMode, PairVotes, Subject, Verdict
+from core.db import PairVotes, Subject, Verdict
 from core.db.vote_values import COMMENT_LIMIT
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
@@ -77,7 +77,7 @@ def test_vote_has_the_configurations_and_conditions() -> None:
     assert vote.left.title == "Paddock NeoX 3M (tiny demo)"
     assert (vote.left.weights, vote.right.weights) == ("weights 0", None)
     assert (vote.left_run, vote.right_run) == ("run-0", None), "one run was not recorded"
-    assert (vote.mode, vote.blind, vote.session) == (CompareMode.RACE, True, "s")
+    assert (vote.mode, vote.blind, vote.session) == (Mode.RACE, True, "s")
     assert len(vote.comparison) <= 64, "length of its column"
     assert len("because") < COMMENT_LIMIT and vote.comment == "because"
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -33,7 +33,7 @@ from core.benchmark.speed.app import (
     generate_once,
     serving,
 )
-from core.benchmark.speed.paired import PairedRun
+from core.benchmark.speed.paired import PairedRun, in_turns
 from core.benchmark.speed.rows import Row, rate_row
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
 from core.errors import GenerationError
@@ -180,22 +180,17 @@ def _rate_row(
     """
     tokens = int(str(query["tokens"]))
     short = tokens // 8
-    seen: dict[int, list[BrowserAnswer]] = {short: [], tokens: []}
-    alone: list[float] = []
-    for number in range(ROUNDS + 1):
-        by_itself = paired.only.run(do="answer", prompt_tokens=32, new_tokens=tokens)
-        answers = {
-            length: browser.measure_answer(served, {**query, "tokens": length}) for length in seen
-        }
-        if number:
-            alone.append(by_itself["tokens_per_s"])
-            for length, answer in answers.items():
-                seen[length].append(answer)
+    runs: dict[str, Callable[[int], Any]] = {
+        "alone": lambda _: paired.only.run(do="answer", prompt_tokens=32, new_tokens=tokens),
+        "short": lambda _: browser.measure_answer(served, {**query, "tokens": short}),
+        "long": lambda _: browser.measure_answer(served, query),
+    }
+    found = in_turns(ROUNDS, runs)
 
     def further(figure: str) -> float:
         """Return by how much the median of the long answers is above that of the short ones."""
         more, less = (
-            median(getattr(one, figure) for one in seen[length]) for length in (tokens, short)
+            median(getattr(one, figure) for one in found[length]) for length in ("long", "short")
         )
         return more - less
 
@@ -205,7 +200,9 @@ def _rate_row(
     )
     return rate_row(
         _rate_name(label),
-        *((tokens - short) / seconds, median(alone), limit),
+        (tokens - short) / seconds,
+        median(each["tokens_per_s"] for each in found["alone"]),
+        limit,
         f"; cores used by the model {model:.2f}, the server {server:.2f}, Chromium {chrome:.2f}",
     )
 

@@ -35,6 +35,11 @@ def in_turns(rounds: int, runs: Mapping[str, Callable[[int], T]]) -> dict[str, l
     return found
 
 
+def median_ratio(one: Sequence[Event], other: Sequence[Event], figure: str) -> float:
+    """Return the median ratio of a figure in the answers of one and another, in turn."""
+    return median(a[figure] / b[figure] for a, b in zip(one, other, strict=True))
+
+
 @dataclass(frozen=True)
 class Variant:
     """What is compared: a spec's runtime, or the notebook."""
@@ -98,13 +103,11 @@ class PairedRun(ExitStack):
         self.processes: dict[str, VariantProcess] = {}
 
     def __enter__(self) -> PairedRun:
-        try:
+        with ExitStack() as started:  # ends the first processes if a later one does not start
             for variant in self._variants:
-                process = self.enter_context(VariantProcess(variant, self._cancel))
+                process = started.enter_context(VariantProcess(variant, self._cancel))
                 self.processes[variant.name] = process
-        except BaseException:
-            self.close()
-            raise
+            self.push(started.pop_all())
         return self
 
     @property

@@ -12,18 +12,13 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from core.benchmark.speed.paired import Variant, VariantProcess, in_turns
+from core.benchmark.speed.paired import Variant, VariantProcess, in_turns, median_ratio
 from core.benchmark.speed.paired_worker import OPEN, PASSAGE
 from core.benchmark.speed.peer_runtimes import LLAMA_CPP, NGRAM_KINDS, PYTORCH
 from core.benchmark.speed.rows import Row
 from core.catalogue import Precision, catalogue
 from core.errors import GenerationError
-from core.runtimes.spec import (
-    AUTO_SPECULATION,
-    NO_SPECULATION,
-    Speculation,
-    SpeculationMode,
-)
+from core.runtimes.spec import AUTO_SPECULATION, NO_SPECULATION, Speculation, SpeculationMode
 from core.store.resolver import package_file
 from core.workers.process import Event
 
@@ -72,7 +67,7 @@ def auto_rows(suite: Suite) -> Iterator[Row]:
         yield Row(
             name=f"{title}, eight at once",
             limit=0.97,
-            value=_median_ratio(found["auto"], found["off"], "tokens_per_s"),
+            value=median_ratio(found["auto"], found["off"], "tokens_per_s"),
             detail=f"{suite.sizes.pairs} pairs",
         )
 
@@ -86,7 +81,7 @@ def _auto_against_off(
         return _ask(process, kind, tokens, NEW_TOKENS, speculation, temperature, number)
 
     found = in_turns(pairs, {"auto": partial(asked, _AUTO), "off": partial(asked, _OFF)})
-    ratio = _median_ratio(found["off"], found["auto"], "ms_per_token")
+    ratio = median_ratio(found["off"], found["auto"], "ms_per_token")
     steps = median(each["tokens_per_step"] for each in found["auto"])
     off_ms = median(each["ms_per_token"] for each in found["off"])
     return ratio, (
@@ -151,7 +146,7 @@ def peer_rows(suite: Suite) -> Iterator[Row]:
             yield Row(
                 name=f"{title} {name}",
                 limit=limit,
-                value=_median_ratio(found[name], found["paddock"], "total_ms"),
+                value=median_ratio(found[name], found["paddock"], "total_ms"),
                 detail=f"{times['paddock']:,.0f} and {times[name]:,.0f} ms",
             )
     suite.report("Against llama.cpp: eight at once.")
@@ -172,14 +167,10 @@ def _against(
     return Row(
         name=f"{what}, against {name}",
         limit=limit,
-        value=_median_ratio(*((theirs, ours) if slow else (ours, theirs)), figure),
+        value=median_ratio(*((theirs, ours) if slow else (ours, theirs)), figure),
         detail=f"{middles[0]:,.1f} and {middles[1]:,.1f} "
         f"{'ms' if slow else 'tokens/s'}, {len(ours)} pairs",
     )
-
-
-def _median_ratio(one: Sequence[Event], other: Sequence[Event], figure: str) -> float:
-    return median(a[figure] / b[figure] for a, b in zip(one, other, strict=True))
 
 
 def _ask(

@@ -11,15 +11,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from core.benchmark.artifacts import Artifact, prepare_artifact
 from core.benchmark.bandwidth import read_bandwidth
+from core.benchmark.child import bytes_per_token, weight_bytes
 from core.benchmark.random_models import ensure_checkpoint, random_model, random_settings
 from core.benchmark.speed import browser, program, speculation
 from core.benchmark.speed.kernel import kernel_rates
-from core.benchmark.speed.paired import PairedRun, Variant
+from core.benchmark.speed.paired import PairedRun, Variant, in_turns
 from core.benchmark.speed.rows import Row, accuracy_rows, rate_row
-from core.benchmark.weights import bytes_per_token, weight_bytes
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue, int4_settings
 from core.errors import PaddockError, StoppedError
 from core.runtimes.kv_cache import kv_bytes_per_position
@@ -204,18 +205,18 @@ def _middle(suite: Suite) -> Iterator[Row]:
     folder = suite.middle(Precision.INT8)
     with suite.paired(suite.ours(folder, Precision.INT8)) as paired:
         suite.report("410 M shape: eight users at once.")
-        rates: dict[int, list[float]] = {1: [], USERS: []}
-        for number in range(suite.sizes.rounds + 1):
-            for count, counted in rates.items():
-                answered = paired.only.run(
-                    do="together", count=count, prompt_tokens=32, new_tokens=tokens
-                )
-                if number:
-                    counted.append(answered["tokens_per_s"])
+        command = {"do": "together", "prompt_tokens": 32, "new_tokens": tokens}
+        rates = in_turns(
+            suite.sizes.rounds,
+            {
+                "one": lambda _: paired.only.run(count=1, **command)["tokens_per_s"],
+                "eight": lambda _: paired.only.run(count=USERS, **command)["tokens_per_s"],
+            },
+        )
         prompt = 512
         found = paired.medians(2, do="answer", prompt_tokens=prompt, new_tokens=2)
     reading = 1000 * prompt / found["paddock"]["ttft_ms"]
-    one, eight = (sorted(each)[len(each) // 2] for each in rates.values())
+    one, eight = map(median, rates.values())
     yield Row(
         name="eight users at once, 410 M shape, INT8, relative to one after another",
         limit=4.0,

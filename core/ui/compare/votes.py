@@ -7,7 +7,7 @@ from itertools import combinations
 
 from core.compare.match import Match
 from core.compare.setup import LETTERS
-from core.db import GUEST, CompareMode, Subject, Verdict, Vote
+from core.db import GUEST, Subject, Verdict, Vote
 from core.inference.answer import Answer
 from core.runtimes.spec import ModelSpec
 from core.ui.instruct.conversation import model_title
@@ -63,7 +63,7 @@ def votes_of(
                 right=subjects[right],
                 verdict=verdict,
                 blind=judgement.blind,
-                mode=CompareMode(match.setup.mode.value),
+                mode=match.setup.mode,
                 left_run=runs[left],
                 right_run=runs[right],
                 comment=judgement.comment,
