@@ -105,7 +105,7 @@ def prepare_artifact(
             resolve(str(folder)),
             precision,
             settings=random_settings(settings),
-            int4=model.int4(precision) if precision.int4 else None,
+            compression=model.int4(precision) if precision.int4 else None,
             progress=report,
             cancel=cancel,
         )

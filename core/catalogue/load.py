@@ -1,4 +1,4 @@
-"""Loads ``models.toml``."""
+"""Loads the TOML files of the catalogue, and the rows of ``models.toml``."""
 
 from __future__ import annotations
 

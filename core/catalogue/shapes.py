@@ -158,7 +158,7 @@ def known_shape(config: Mapping[str, Any]) -> Shape | None:
     """Return the shape described by a ``config.json``, or None if it lacks a size."""
     try:
         return shape_from_config(config)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         return None
 
 

@@ -178,7 +178,6 @@ def inspect_checkpoint(folder: Path) -> Origin:
     selection = check_folder(folder)
     config = selection.config or {}
     paths = tuple(folder / name for name in selection.weights)
-    size = sum(path.stat().st_size for path in paths)
     if selection.safetensors:
         types: Counter[str] = Counter()
         for path in paths:
@@ -186,7 +185,9 @@ def inspect_checkpoint(folder: Path) -> Origin:
         check_not_packed(folder, types)
         common = types.most_common(1)[0][0] if types else "F32"
         dtype, parameters = _SAFETENSORS_DTYPES.get(common, "float32"), types.total()
+        size = sum(path.stat().st_size for path in paths)
     else:
+        size = sum(path.stat().st_size for path in paths)
         dtype = dtype_of(config, size)
         parameters = size // TORCH_DTYPE_BYTES[dtype]
     return Origin(

@@ -92,7 +92,7 @@ def reaches(formats: Mapping[str, int], wanted: Precision) -> bool:
 def usual_precision(formats: Mapping[str, int]) -> Precision:
     """Return the precision that weights are converted to if none is specified: the default, or
     their own if they cannot be converted to that."""
-    if not formats or reaches(formats, DEFAULT_PRECISION):
+    if reaches(formats, DEFAULT_PRECISION):
         return DEFAULT_PRECISION
     return precision_of(formats) or Precision.STORED
 

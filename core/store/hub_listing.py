@@ -178,8 +178,8 @@ class Repository:
 
         item, endpoint, token = self.known[name], self.access.endpoint, self.access.token or False
         url = hf_hub_url(self.hub_id, name, revision=self.revision, endpoint=endpoint)
-        size, sha256 = item.size, item.lfs.sha256 if item.lfs else None
-        git_sha1 = None if item.lfs else item.blob_id
+        size = item.size
+        sha256, git_sha1 = (item.lfs.sha256, None) if item.lfs else (None, item.blob_id)
         if size is None:
             found = get_hf_file_metadata(
                 url, token=token, timeout=RESPONSE_TIMEOUT_S, endpoint=endpoint

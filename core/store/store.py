@@ -116,7 +116,7 @@ class ModelStore:
         stops it: see :func:`core.store.subprocesses.convert_in_process`.
 
         Args:
-            compression: overrides the settings of the recipe, or the default INT8 settings; a
+            compression: of this precision: overrides the recipe or the default INT8 settings; a
                 model already stored with other settings is returned as it is.
 
         Raises:
@@ -134,8 +134,15 @@ class ModelStore:
             with self._folders.lock(source.key, precision, progress):
                 stored = self.get(source, precision)  # another process may have converted it
                 if stored is None:
-                    work = (self.settings, self._folders, progress, access)
-                    stored = Conversion(source, precision, compression, *work).run()
+                    stored = Conversion(
+                        source,
+                        precision,
+                        compression,
+                        self.settings,
+                        self._folders,
+                        progress,
+                        access,
+                    ).run()
         progress(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
         return stored
 
@@ -214,7 +221,7 @@ class ModelStore:
 
                 found = describe(str(source.location), access).ir
                 formats = found.formats if found is not None else {}
-            return usual_precision(formats)
+            return usual_precision(formats) if formats else DEFAULT_PRECISION
         except PaddockError:
             return DEFAULT_PRECISION
 

@@ -71,6 +71,11 @@ class TaskRequest:
     access: HubAccess | None = field(default=None, repr=False)
     """Access to the hub; None takes it from the environment. Never part of a :class:`TaskView`."""
 
+    @property
+    def converts(self) -> bool:
+        """Whether it is a conversion; else it only downloads."""
+        return self.precision is not None
+
 
 @dataclass(frozen=True)
 class TaskView:
@@ -245,7 +250,7 @@ class TaskQueue:
         return [
             task
             for task in self._tasks.values()
-            if task.now.state is state and (task.now.request.precision is not None) is converting
+            if task.now.state is state and task.now.request.converts is converting
         ]
 
     def _places(self) -> dict[int, int]:
@@ -329,7 +334,7 @@ class TaskQueue:
             "on_memory": measure,
             "on_line": write,
         }
-        if request.precision is None:
+        if not request.converts:
             fetch_in_process(task.source, **options)
             return None
         return convert_in_process(

@@ -223,7 +223,8 @@ def _weights(graph: _Graph) -> tuple[list[_Constant], int]:
     """Return the weights of a graph, without scales and zero points, and the bytes of the constants
     from which alone an input of a MatMul is computed.
 
-    The use of a constant follows from the layers that depend on constants only.
+    The use of a constant follows from the layers that depend on constants only; it is written into
+    the constants of the graph.
     """
     found = graph.constants
     main = {number: number for number in found}

@@ -287,7 +287,7 @@ def test_changed_original_is_compressed_again(settings: Settings, checkpoints):
     shutil.copytree(checkpoints("llama"), folder)
     artifact = replace(FOR_NPU, model=str(folder))
     before = read_manifest(ready(artifact, settings).folder)
-    os.utime(folder / "config.json", ns=(1, 1))
+    os.utime(folder / "model.safetensors", ns=(1, 1))
     assert not is_prepared(artifact, settings)
     after = read_manifest(ready(artifact, settings).folder)
     assert after.key == before.key and after.source.location == before.source.location

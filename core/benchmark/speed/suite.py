@@ -105,7 +105,7 @@ class Suite:
             resolve(str(self.checkpoint(key))),
             precision,
             settings=separate,
-            int4=int4 if precision is Precision.INT4 else None,
+            compression=int4 if precision is Precision.INT4 else None,
             progress=lambda progress: None,
             cancel=self.cancel,
         ).folder

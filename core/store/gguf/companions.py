@@ -185,11 +185,10 @@ def _generation_config(
     ends |= {
         int(number) for number in np.flatnonzero(types == _CONTROL) if tokens[number] in _TURN_ENDS
     }
-    chosen = {
-        name: value
-        for name in ("temperature", "top_p")
-        if (value := getattr(sampling, name, None)) is not None
-    }
+    chosen = (
+        {} if sampling is None else {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    )
+    chosen = {name: value for name, value in chosen.items() if value is not None}
     return {
         "bos_token_id": _token_id(file, "bos", len(tokens)),
         "eos_token_id": sorted(ends),

@@ -76,10 +76,10 @@ class _Builder:
         position_ids = _parameter("position_ids", ov.Type.i64, 2)
         beam_idx = _parameter("beam_idx", ov.Type.i32, 1)
         self.beam_idx = beam_idx
-        self.batch = ops.gather(ops.shape_of(input_ids), _ints([0]), _ints([0]))
+        self.batch = ops.gather(ops.shape_of(input_ids), _integers([0]), _integers([0]))
 
         embeddings = self._matrix("token_embd.weight", (self.shape.vocabulary, self.shape.hidden))
-        hidden = ops.gather(embeddings, ops.convert(input_ids, "i32"), _ints(0, "int32"))
+        hidden = ops.gather(embeddings, ops.convert(input_ids, "i32"), _integers(0, "int32"))
         self.cos, self.sin = self._rotary(position_ids)
         self.mask = None
         for layer in range(self.shape.layers):
@@ -116,8 +116,8 @@ class _Builder:
             self._rotate(query), self._repeated(key), self._repeated(value), self.mask
         )
         joined = ops.reshape(
-            ops.transpose(attended, _ints([0, 2, 1, 3], "int32")),
-            _ints([0, 0, shape.heads * width]),
+            ops.transpose(attended, _integers([0, 2, 1, 3], "int32")),
+            _integers([0, 0, shape.heads * width]),
             special_zero=True,
         )
         hidden = ops.add(hidden, self._linear(joined, block + "attn_output", shape.hidden))
@@ -133,11 +133,11 @@ class _Builder:
         if rotated and self.file.architecture == "llama":
             order = _halves_order(heads, self.head_width)
         flat = self._linear(hidden, name, heads * self.head_width, order)
-        split = ops.reshape(flat, _ints([0, 0, heads, self.head_width]), special_zero=True)
+        split = ops.reshape(flat, _integers([0, 0, heads, self.head_width]), special_zero=True)
         norm = f"{name}_norm.weight"
         if norm in self.file.tensors:  # Qwen3
             split = self._norm(split, norm, self.head_width)
-        return ops.transpose(split, _ints([0, 2, 1, 3], "int32"))
+        return ops.transpose(split, _integers([0, 2, 1, 3], "int32"))
 
     def _linear(self, hidden: Any, name: str, rows: int, order: Any = None) -> Any:
         columns = hidden.output(0).get_partial_shape()[2].get_length()
@@ -154,7 +154,7 @@ class _Builder:
         rank = len(hidden.output(0).get_partial_shape())
         ones = (1,) * rank
         square = ops.power(hidden, ops.constant(np.full(ones, 2, np.float32)))
-        mean = ops.reduce_mean(square, _ints([-1], "int32"), keep_dims=True)
+        mean = ops.reduce_mean(square, _integers([-1], "int32"), keep_dims=True)
         root = ops.sqrt(ops.add(mean, ops.constant(np.full(ones, self.epsilon, np.float32))))
         normed = ops.multiply(ops.divide(ops.constant(np.ones(ones, np.float32)), root), hidden)
         weight = self._vector(name, width).reshape(*ones[1:], width)
@@ -172,18 +172,27 @@ class _Builder:
         if self.file.value("{arch}.rope.scaling.type", str, "none") == "linear":
             frequencies /= self.file.value("{arch}.rope.scaling.factor", float)
         constant = ops.constant(frequencies.reshape(1, half, 1).astype(np.float32))
-        places = ops.convert(ops.unsqueeze(position_ids, _ints(1)), "f32")
+        places = ops.convert(ops.unsqueeze(position_ids, _integers(1)), "f32")
         spread = ops.broadcast(
-            constant, ops.concat([self.batch, _ints([1, 1])], 0), broadcast_spec="BIDIRECTIONAL"
+            constant, ops.concat([self.batch, _integers([1, 1])], 0), broadcast_spec="BIDIRECTIONAL"
         )
-        angles = ops.transpose(ops.matmul(spread, places, False, False), _ints([0, 2, 1], "int32"))
+        angles = ops.transpose(
+            ops.matmul(spread, places, False, False), _integers([0, 2, 1], "int32")
+        )
         both = ops.concat([angles, angles], -1)
-        return ops.unsqueeze(ops.cos(both), _ints(1)), ops.unsqueeze(ops.sin(both), _ints(1))
+        return ops.unsqueeze(ops.cos(both), _integers(1)), ops.unsqueeze(
+            ops.sin(both), _integers(1)
+        )
 
     def _rotate(self, heads: Any) -> Any:
-        half, end, axis, step = self.head_width // 2, np.iinfo(np.int64).max, _ints([3]), _ints([1])
-        second = ops.slice(heads, _ints([half]), _ints([end]), step, axis)
-        first = ops.slice(heads, _ints([0]), _ints([half]), step, axis)
+        half, end, axis, step = (
+            self.head_width // 2,
+            np.iinfo(np.int64).max,
+            _integers([3]),
+            _integers([1]),
+        )
+        second = ops.slice(heads, _integers([half]), _integers([end]), step, axis)
+        first = ops.slice(heads, _integers([0]), _integers([half]), step, axis)
         minus = ops.constant(np.full((1, 1, 1, 1), -1, np.float32))
         turned = ops.concat([ops.multiply(second, minus), first], -1)
         return ops.add(ops.multiply(heads, self.cos), ops.multiply(turned, self.sin))
@@ -197,9 +206,9 @@ class _Builder:
         info.variable_id = f"past_key_values.{layer}.{what}present.{layer}.{what}"
         variable = Variable(info)
         empty = ops.broadcast(
-            ops.constant(np.float32(0)), ops.concat([self.batch, _ints([heads, 0, width])], 0)
+            ops.constant(np.float32(0)), ops.concat([self.batch, _integers([heads, 0, width])], 0)
         )
-        past = ops.gather(ops.read_value(empty, variable), self.beam_idx, _ints(0))
+        past = ops.gather(ops.read_value(empty, variable), self.beam_idx, _integers(0))
         whole = ops.concat([past, now], 2)
         self.sinks.append(ops.assign(whole, variable))
         return whole
@@ -210,11 +219,11 @@ class _Builder:
         times = shape.heads // shape.kv_heads
         if times == 1:
             return heads
-        target = ops.concat([self.batch, _ints([shape.kv_heads, times, 1, width])], 0)
+        target = ops.concat([self.batch, _integers([shape.kv_heads, times, 1, width])], 0)
         spread = ops.broadcast(
-            ops.unsqueeze(heads, _ints(2)), target, broadcast_spec="BIDIRECTIONAL"
+            ops.unsqueeze(heads, _integers(2)), target, broadcast_spec="BIDIRECTIONAL"
         )
-        return ops.reshape(spread, _ints([0, shape.heads, -1, width]), special_zero=True)
+        return ops.reshape(spread, _integers([0, shape.heads, -1, width]), special_zero=True)
 
     # Weights
 
@@ -263,7 +272,7 @@ class _Builder:
         if zero_point is not None:
             node = ops.subtract(node, zero_point)
         node = ops.multiply(node, ops.constant(scale))
-        node = ops.reshape(node, _ints(list(shape)), special_zero=False)
+        node = ops.reshape(node, _integers(list(shape)), special_zero=False)
         return ops.convert(node, "f32")
 
 
@@ -329,15 +338,17 @@ def _halves_order(heads: int, width: int) -> Any:
 
 def _causal_mask(input_ids: Any, attention_mask: Any) -> Any:
     """Return the mask with −65504 for hidden tokens: (batch, 1, new tokens, all tokens)."""
-    new = ops.gather(ops.shape_of(input_ids), _ints(1), _ints(0))
-    whole = ops.gather(ops.shape_of(attention_mask), _ints(1), _ints(0))
-    columns = ops.range(_ints(0), whole, _ints(1), "i64")
-    rows = ops.unsqueeze(ops.range(ops.subtract(whole, new), whole, _ints(1), "i64"), _ints(1))
-    ahead = ops.greater(ops.unsqueeze(columns, _ints(0)), rows)
-    padding = ops.equal(attention_mask, _ints(0))
+    new = ops.gather(ops.shape_of(input_ids), _integers(1), _integers(0))
+    whole = ops.gather(ops.shape_of(attention_mask), _integers(1), _integers(0))
+    columns = ops.range(_integers(0), whole, _integers(1), "i64")
+    rows = ops.unsqueeze(
+        ops.range(ops.subtract(whole, new), whole, _integers(1), "i64"), _integers(1)
+    )
+    ahead = ops.greater(ops.unsqueeze(columns, _integers(0)), rows)
+    padding = ops.equal(attention_mask, _integers(0))
     hidden = ops.logical_or(
-        ops.unsqueeze(ops.unsqueeze(ahead, _ints(0)), _ints(0)),
-        ops.unsqueeze(ops.unsqueeze(padding, _ints(1)), _ints(1)),
+        ops.unsqueeze(ops.unsqueeze(ahead, _integers(0)), _integers(0)),
+        ops.unsqueeze(ops.unsqueeze(padding, _integers(1)), _integers(1)),
     )
     lowest, nothing = ops.constant(np.float32(-65504)), ops.constant(np.float32(0))
     return ops.select(hidden, lowest, nothing)
@@ -349,5 +360,5 @@ def _parameter(name: str, kind: ov.Type, rank: int) -> Any:
     return node
 
 
-def _ints(values: int | list[int], kind: str = "int64") -> Any:
+def _integers(values: int | list[int], kind: str = "int64") -> Any:
     return ops.constant(np.array(values, dtype=kind))

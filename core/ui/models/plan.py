@@ -296,7 +296,7 @@ def _ready_models(model: ListedModel, access: HubAccess) -> dict[Precision, HubM
     not download.
     """
     if access.offline or not of_hub(model) or model.stored or not may_manage():
-        return []
+        return {}
     hub_id = model.row.hub_id if model.row else model.name
     future = _asked(str(hub_id), access.endpoint, access)
     rerun_when(future.done)

@@ -137,7 +137,7 @@ def _draw_finished(engine: Engine, view: TaskView) -> None:
                     of=view.title,
                     manage=True,
                 )
-            elif view.request.precision is not None:
+            elif view.request.converts:
                 draw_try_it(
                     view.title, model=view.request.model, precision=view.request.precision.value
                 )
@@ -187,7 +187,7 @@ def _share(view: TaskView) -> float | None:
 def _stages(view: TaskView) -> list[str]:
     """Return the stages of a conversion, with the finished and the current ones marked."""
     now = view.progress
-    if view.request.precision is None or now is None or now.stage not in _STAGES:
+    if not view.request.converts or now is None or now.stage not in _STAGES:
         return []
     order = list(_STAGES)
     here = order.index(now.stage)
