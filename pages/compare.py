@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from core.compare.setup import Mode, fit_together
+from core.compare.fit import fit_together
+from core.compare.setup import Mode
 from core.errors import PaddockError
 from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling

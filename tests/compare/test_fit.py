@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.catalogue import CONVERTED_PRECISIONS, Precision, catalogue
-from core.compare.setup import fit_together
+from core.compare.fit import fit_together
 from core.runtimes import pool as pool_module
 from core.runtimes.pool import MEMORY_BASE_BYTES, ModelPool, memory_for
 from core.runtimes.spec import ModelSpec
@@ -99,7 +99,7 @@ def test_loaded_models_need_no_memory_and_idle_ones_are_unloaded(
     first, second = (ModelSpec(key, device="CPU") for key in ("paddock-neox", "paddock-llama"))
     free(4 * GIB)
     load(pool, first)
-    monkeypatch.setattr("core.compare.setup._memory", lambda pool, store, spec: NEED)
+    monkeypatch.setattr("core.compare.fit._memory", lambda pool, store, spec: NEED)
     free(NEED)
     assert fit_together(pool, store, (first, second)) is None
     free(NEED - 1)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from core.compare.export import to_html, to_json, to_markdown
+from core.compare.fit import fit_together
 from core.compare.match import Match, SideState
 from core.compare.report import describe
-from core.compare.setup import Mode, Setup, default_mode, fit_together
+from core.compare.setup import Mode, Setup, default_mode
 from core.inference.engine import Engine, User
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
