@@ -11,15 +11,14 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.shapes import known_shape, parameters_of_config
+from core.benchmark.weights import checkpoint_weight_bytes, weight_bytes
 from core.db.measurement_values import Round, Sample
 from core.errors import GenerationError, NotEnoughMemoryError
 from core.hardware.devices import ProcessMemory
 from core.runtimes.base import Conditions
-from core.runtimes.kv_cache import ELEMENT_BYTES, kv_bytes_per_position
+from core.runtimes.kv_cache import kv_bytes_per_position
 from core.runtimes.spec import NO_SPECULATION, ModelSpec, RuntimeName, Speculation
 from core.store.checkpoint import read_json
-from core.store.weights import IR_XML, read_graph
 from core.units import bytes_text
 from core.workers.child import from_json
 from core.workers.process import Event, WorkerDied, WorkerProcess, WorkerSilent
@@ -64,7 +63,7 @@ class Outcome:
     them, because there was one process; peaks are those of loading and of that length alone."""
     conditions: Conditions
     weight_bytes: int | None
-    """Bytes of weights that are read for a token; None if the files do not show it."""
+    """See :mod:`core.benchmark.weights`; None if the files do not show it."""
     kv_bytes_per_position: int | None
 
 
@@ -256,44 +255,3 @@ def run_worker(
 
 def _highest(*readings: ProcessMemory) -> ProcessMemory:
     return ProcessMemory(*map(max, zip(*map(astuple, readings), strict=True)))
-
-
-# Bytes read for a token, which bound the decode rate by memory bandwidth
-
-
-def weight_bytes(folder: Path) -> int:
-    """Return the bytes of weights that an IR reads for a token.
-
-    Raises:
-        CorruptModelError: the IR is not readable.
-    """
-    return read_graph(folder / IR_XML).multiplied_bytes
-
-
-def checkpoint_weight_bytes(config: Mapping[str, Any], precision: str | None) -> int | None:
-    """Return the same for a PyTorch checkpoint loaded in this precision, from its configuration.
-
-    Norms and biases, less than a thousandth, are included.
-
-    Returns:
-        None if the architecture's parameter count or the precision is unknown.
-    """
-    size, shape, count = (
-        ELEMENT_BYTES.get(precision or ""),
-        known_shape(config),
-        parameters_of_config(config),
-    )
-    if size is None or shape is None or count is None:
-        return None
-    looked_up = 0 if shape.tied_embeddings else shape.vocabulary * shape.hidden
-    return size * (count - looked_up)
-
-
-def bytes_per_token(
-    weights: int | None, kv_per_position: int | None, prompt_tokens: int, new_tokens: int
-) -> int | None:
-    """Return the bytes read per token of an answer: all weights, and the KV cache at half its
-    length."""
-    if weights is None:
-        return None
-    return weights + (kv_per_position or 0) * (prompt_tokens + new_tokens // 2)

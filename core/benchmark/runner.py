@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from core.benchmark.artifacts import Artifact, PreparedArtifact, check_memory, prepare_artifact
 from core.benchmark.bandwidth import read_bandwidth_apart
-from core.benchmark.child import Job, Outcome, bytes_per_token, measure_in_process
+from core.benchmark.child import Job, Outcome, measure_in_process
 from core.benchmark.estimate import (
     BANDWIDTH_SECONDS,
     has_quality,
@@ -28,6 +28,7 @@ from core.benchmark.plan import Plan, Target
 from core.benchmark.quality import Reference, quality_in_process
 from core.benchmark.random_models import remove_random_weights
 from core.benchmark.sweep import RowWriter, Step, StepKind, Steps, Sweep, SweepProgress
+from core.benchmark.weights import bytes_per_token
 from core.db.measurement_values import Measurement, MeasurementState, Quality
 from core.db.run_values import utc_now
 from core.errors import GenerationError, PaddockError, StoppedError, UnknownDeviceError

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from core.benchmark.worker import QualityTexts, load, quality_texts
+from core.benchmark.prompts import QualityTexts, quality_texts
+from core.benchmark.worker import load
 from core.catalogue import catalogue
 from core.catalogue.prompts import PromptFormat, choose_format, prompt_format
 from core.embedded.tasks import (

@@ -15,24 +15,17 @@ decoded to text or displayed.
 from __future__ import annotations
 
 import time
-import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from core.benchmark.core_latency import CoreLatency
+from core.benchmark.prompts import prompt_ids
 from core.benchmark.stopping import StoppingRule, latency_during
-from core.errors import (
-    CorruptModelError,
-    GenerationError,
-    NotEnoughMemoryError,
-    PaddockError,
-    PromptTooLongError,
-)
+from core.errors import GenerationError, NotEnoughMemoryError, PaddockError, PromptTooLongError
 from core.hardware.devices import process_memory, require_device
 from core.inference.timing import measure as timings_of
 from core.runtimes.base import LoadedModel, Runtime, StampedId
@@ -75,44 +68,6 @@ CONTENDED_SHARE = 0.02
 ACCOUNTING_ERROR_S = 0.05
 """Processor time of other programs that is ignored: the system counts in steps of 10 ms per core,
 which matters for answers of a tenth of a second."""
-
-
-@dataclass(frozen=True)
-class QualityTexts:
-    """Texts and instructions for every precision of a model."""
-
-    texts: tuple[str, ...]
-    """Read under teacher forcing."""
-    instructions: tuple[tuple[str, str], ...]
-    """(instruction, context), answered greedily."""
-
-
-@cache
-def quality_texts() -> QualityTexts:
-    """Return the fixed set of ``texts.toml``: English prose of about two thousand words."""
-    content = tomllib.loads(Path(__file__).with_name("texts.toml").read_text(encoding="utf-8"))
-    return QualityTexts(
-        tuple(" ".join(text.split()) for text in content["texts"]),
-        tuple((text, "") for text in content["instructions"]),
-    )
-
-
-def prompt_ids(tokenizer: Any, count: int) -> tuple[int, ...]:
-    """Return exactly ``count`` token ids of English prose, repeated as necessary.
-
-    The content does not matter: for one length, every prompt takes a dense model the same work.
-
-    Raises:
-        CorruptModelError: the tokenizer returns no tokens.
-    """
-    text = " ".join(quality_texts().texts)
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    if not ids:
-        raise CorruptModelError(
-            "The model's tokenizer returns no tokens for English text. Download or copy the "
-            "tokenizer files again."
-        )
-    return tuple(ids[index % len(ids)] for index in range(count))
 
 
 def measure(

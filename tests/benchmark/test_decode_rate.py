@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from core.benchmark import decode_rate
-from core.benchmark.child import weight_bytes
 from core.benchmark.decode_rate import CORE_BANDWIDTH, DecodeRates, Measured
+from core.benchmark.weights import weight_bytes
 from core.catalogue import Int4Settings, Precision, catalogue, int4_settings
 from core.hardware.devices import host_facts
 from core.inference.engine import Engine

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from core.benchmark import scoring
+from core.benchmark.prompts import quality_texts
 from core.benchmark.quality import Reference, compare, divergence_of, quality_in_process
 from core.benchmark.scoring import QUESTIONS, accuracy_of, own_tasks, texts_of
-from core.benchmark.worker import quality_texts
 from core.catalogue import Precision
 from core.errors import GenerationError
 from core.inference.engine import Engine

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.benchmark.child import (
+from core.benchmark.weights import (
     bytes_per_token,
     checkpoint_weight_bytes,
     weight_bytes,

@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from core.benchmark import scoring
+from core.benchmark.prompts import prompt_ids
 from core.benchmark.speed.peer_runtimes import LLAMA_CPP, PYTORCH, Answer, llama_cpp, pytorch
-from core.benchmark.worker import RUNTIMES, prompt_ids
+from core.benchmark.worker import RUNTIMES
 from core.hardware.devices import process_memory
 from core.inference.timing import accepted
 from core.runtimes.base import LoadedModel, StampedId

@@ -15,12 +15,12 @@ from statistics import median
 
 from core.benchmark.artifacts import Artifact, prepare_artifact
 from core.benchmark.bandwidth import read_bandwidth
-from core.benchmark.child import bytes_per_token, weight_bytes
 from core.benchmark.random_models import ensure_checkpoint, random_model, random_settings
 from core.benchmark.speed import browser, program, speculation
 from core.benchmark.speed.kernel import kernel_rates
 from core.benchmark.speed.paired import PairedRun, Variant, in_turns
 from core.benchmark.speed.rows import Row, accuracy_rows, rate_row
+from core.benchmark.weights import bytes_per_token, weight_bytes
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue, int4_settings
 from core.errors import PaddockError, StoppedError
 from core.runtimes.kv_cache import kv_bytes_per_position
