@@ -234,7 +234,7 @@ class LocalSweep(Sweep):
         self._steps.drop(StepKind.BANDWIDTH, None)  # of rounds without rows
 
     def _plan_rounds(self, targets: Iterable[Target], *numbers: int) -> None:
-        """Plan additional rounds."""
+        """Plan rounds of these targets."""
         for target in targets:
             for number in numbers:
                 seconds = measure_seconds(target, self.plan, number, self.settings)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from core.benchmark.prompts import QualityTexts, quality_texts
 from core.benchmark.worker import load
@@ -29,9 +29,6 @@ from core.runtimes.base import LoadedModel, Runtime
 from core.runtimes.spec import ModelSpec, SamplingSettings, TokenRequest
 from core.runtimes.transformers_generate import TransformersModel
 from core.workers.child import Channel
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 

@@ -193,14 +193,17 @@ class TuningRun:
             with self._paired(folder, best=hints) as paired:
                 for kind, text in _INSTRUCTIONS.items():
                     # The first round, which is not counted, loads the pipeline with prompt lookup.
-                    off, *others = in_turns(
+                    times = in_turns(
                         ROUNDS,
                         {
                             each.mode: partial(self._answer, paired, kind, each)
                             for each in _SPECULATIONS
                         },
-                    ).values()
-                    auto, on = (median_ratio(off, each, "ms_per_token") for each in others)
+                    )
+                    auto, on = (
+                        median_ratio(times[SpeculationMode.OFF], times[mode], "ms_per_token")
+                        for mode in (SpeculationMode.AUTO, SpeculationMode.ON)
+                    )
                     texts.append(f"{text} × {auto:.2f} with auto and × {on:.2f} with on")
         except StoppedError:
             raise

@@ -161,7 +161,9 @@ def _speed_suite(options: argparse.Namespace, settings: Settings) -> int:
         finally:
             if rows:
                 marks = {True: "met", False: "not met", None: "not measured"}
-                lines = [(r.name, r.text, r.threshold, marks[r.met], r.detail) for r in rows]
+                lines = [
+                    (row.name, row.text, row.threshold, marks[row.met], row.detail) for row in rows
+                ]
                 print(table([_SUITE_HEAD, *lines]))
                 found = [row.to_json() for row in rows]
                 print(json.dumps({"rows": found}, ensure_ascii=False), flush=True)

@@ -23,7 +23,7 @@ TRANSFER_EVERY_S = 10.0
 
 _BAR_WIDTH = 20
 _REDRAW_S = 0.1
-_UPDATE_S = 0.1
+_UPDATE_S = 0.2
 """Interval at which the progress of work is asked for."""
 
 

@@ -30,7 +30,7 @@ def storable_text(text: str) -> str:
 
 def storable(value: Any, clean: Callable[[str], str] = storable_text) -> Any:
     """Return a JSON-serializable value: clean texts, lists for tuples, dictionaries for
-    dataclasses, None for NaN and infinity."""
+    dataclasses, ISO 8601 text for times, None for NaN and infinity."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

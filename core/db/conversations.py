@@ -53,12 +53,12 @@ class ConversationStore(Store):
 
     def title(self, conversation: str, holder: Holder) -> str | None:
         """Return the title of a conversation; None if there is none."""
-        statement = select(conversations.c.title).where(held(conversations, holder, conversation))
-        return self.database.value(statement)
+        this = held_row(conversations, conversation, holder)
+        return self.database.value(select(conversations.c.title).where(this))
 
     def exchanges(self, conversation: str, holder: Holder) -> list[ExchangeRow] | None:
         """Return the exchanges of a conversation, oldest first; None if there is none."""
-        mine = select(conversations.c.id).where(held(conversations, holder, conversation))
+        mine = select(conversations.c.id).where(held_row(conversations, conversation, holder))
         statement = (
             select(exchanges)
             .where(exchanges.c.conversation == conversation)
@@ -90,7 +90,8 @@ class ConversationStore(Store):
         now = utc_now()
         with self.database.writing() as connection:
             check_owner(connection, holder.owner)
-            changed = update(conversations).where(held(conversations, holder, conversation or ""))
+            this = held_row(conversations, conversation or "", holder)
+            changed = update(conversations).where(this)
             if not connection.execute(changed.values(changed_at=now)).rowcount:
                 conversation = uuid.uuid4().hex
                 connection.execute(
@@ -122,17 +123,17 @@ class ConversationStore(Store):
     def rename(self, conversation: str, title: str, holder: Holder) -> None:
         """Change the title; an empty one is ignored."""
         if short := _title(title):
-            statement = update(conversations).where(held(conversations, holder, conversation))
+            statement = update(conversations).where(held_row(conversations, conversation, holder))
             self.database.change(statement.values(title=short))
 
     def delete(self, conversation: str, holder: Holder) -> None:
         """Delete a conversation with its exchanges."""
-        this = held(conversations, holder, conversation)
+        this = held_row(conversations, conversation, holder)
         self.database.change(conversations.delete().where(this))
 
     def delete_exchange(self, exchange: str, conversation: str, holder: Holder) -> None:
         """Delete one exchange of a conversation."""
-        mine = select(conversations.c.id).where(held(conversations, holder, conversation))
+        mine = select(conversations.c.id).where(held_row(conversations, conversation, holder))
         this = exchanges.c.id == exchange, exchanges.c.conversation.in_(mine)
         self.database.change(exchanges.delete().where(*this))
 
@@ -141,10 +142,14 @@ class ConversationStore(Store):
         return self.database.change(conversations.delete().where(held(conversations, holder)))
 
 
-def held(table: Table, holder: Holder, row_id: str | None = None) -> ColumnElement[bool]:
-    """Return the condition that rows, or the row with an id, belong to a holder."""
-    own = and_(table.c.owner == holder.owner, table.c.browser == holder.browser)
-    return own if row_id is None else and_(table.c.id == row_id, own)
+def held(table: Table, holder: Holder) -> ColumnElement[bool]:
+    """Return the condition that rows belong to a holder."""
+    return and_(table.c.owner == holder.owner, table.c.browser == holder.browser)
+
+
+def held_row(table: Table, row_id: str, holder: Holder) -> ColumnElement[bool]:
+    """Return the condition of one row, which belongs to a holder."""
+    return and_(table.c.id == row_id, held(table, holder))
 
 
 def summaries(kind: type, table: Table, holder: Holder) -> Select[Any]:

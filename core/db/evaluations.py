@@ -10,7 +10,7 @@ from sqlalchemy import and_, delete, func, select, update
 
 from core.db.account_values import Holder
 from core.db.accounts import check_owner
-from core.db.conversations import held, summaries
+from core.db.conversations import held, held_row, summaries
 from core.db.database import Store
 from core.db.processes import (
     current_instance,
@@ -52,7 +52,7 @@ class EvaluationStore(Store):
 
     def get_set(self, set_id: str, holder: Holder) -> Mapping[str, Any] | None:
         """Return the content of a test set; None if there is none."""
-        statement = select(test_sets.c.content).where(held(test_sets, holder, set_id))
+        statement = select(test_sets.c.content).where(held_row(test_sets, set_id, holder))
         return self.database.value(statement)
 
     def save_set(
@@ -63,7 +63,7 @@ class EvaluationStore(Store):
         values = {"name": name, "content": content, "size": size, "changed_at": now}
         with self.database.writing() as connection:
             check_owner(connection, holder.owner)
-            changed = update(test_sets).where(held(test_sets, holder, set_id or ""))
+            changed = update(test_sets).where(held_row(test_sets, set_id or "", holder))
             if not connection.execute(changed.values(values)).rowcount:
                 set_id = uuid.uuid4().hex
                 new = to_row(holder) | {"id": set_id, "created_at": now}
@@ -76,7 +76,7 @@ class EvaluationStore(Store):
         runs = and_(held(evaluations, holder), evaluations.c.test_set == set_id)
         with self.database.writing() as connection:
             connection.execute(evaluations.delete().where(runs))
-            connection.execute(test_sets.delete().where(held(test_sets, holder, set_id)))
+            connection.execute(test_sets.delete().where(held_row(test_sets, set_id, holder)))
 
     # Runs
 
@@ -116,7 +116,7 @@ class EvaluationStore(Store):
         """
         running = {"state": EvaluationState.RUNNING, "ended_at": None, "saved_at": utc_now()}
         with self.database.writing() as connection:
-            this = held(evaluations, holder, run_id)
+            this = held_row(evaluations, run_id, holder)
             row = connection.execute(select(evaluations).where(this)).mappings().first()
             if row is None:
                 raise BadRequestError("There is no test run with this id. Start a new one.")
@@ -155,7 +155,7 @@ class EvaluationStore(Store):
 
     def run(self, run_id: str, holder: Holder) -> EvaluationRow | None:
         """Return a run, or None."""
-        this = held(evaluations, holder, run_id)
+        this = held_row(evaluations, run_id, holder)
         return self.database.first(EvaluationRow, select(evaluations).where(this))
 
     def runs(self, holder: Holder, test_set: str | None = None) -> list[EvaluationSummary]:
@@ -179,7 +179,7 @@ class EvaluationStore(Store):
 
     def pin(self, run_id: str, holder: Holder, *, pinned: bool) -> None:
         """Make a run the baseline of its test set instead of any other, or undo that."""
-        this = held(evaluations, holder, run_id)
+        this = held_row(evaluations, run_id, holder)
         of_set = select(evaluations.c.test_set).where(this).scalar_subquery()
         with self.database.writing() as connection:
             if pinned:
@@ -189,7 +189,7 @@ class EvaluationStore(Store):
 
     def delete_run(self, run_id: str, holder: Holder) -> None:
         """Delete a run with its results."""
-        self.database.change(evaluations.delete().where(held(evaluations, holder, run_id)))
+        self.database.change(evaluations.delete().where(held_row(evaluations, run_id, holder)))
 
     def count(self, holder: Holder) -> tuple[int, int]:
         """Return the numbers of test sets and runs of a holder."""

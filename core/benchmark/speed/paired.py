@@ -103,11 +103,13 @@ class PairedRun(ExitStack):
         self.processes: dict[str, VariantProcess] = {}
 
     def __enter__(self) -> PairedRun:
-        with ExitStack() as started:  # ends the first processes if a later one does not start
+        try:
             for variant in self._variants:
-                process = started.enter_context(VariantProcess(variant, self._cancel))
+                process = self.enter_context(VariantProcess(variant, self._cancel))
                 self.processes[variant.name] = process
-            self.push(started.pop_all())
+        except BaseException:  # also Ctrl-C: the processes that have started must end
+            self.close()
+            raise
         return self
 
     @property
