@@ -29,7 +29,6 @@ from core.ui.compare.list import (
 from core.ui.compare.result import draw_result
 from core.ui.compare.setup import STYLE, draw_side_buttons, pick_blind, pick_mode, pick_sides
 from core.ui.compare.state import compare_state
-from core.ui.widgets.actions import action
 from core.ui.widgets.answer_text import draw_plain
 from core.ui.widgets.link import texts_linked
 from core.ui.widgets.person import person
@@ -79,12 +78,10 @@ with st.container(gap="xsmall", key="setup"):
     with buttons:
         does_not_fit = memory_problem is not None and mode is Mode.RACE
         started = draw_start(f"Run {both_or_all}", specs, disabled=running or does_not_fit)
-        action(
+        st.button(
             f"Stop {both_or_all}",
-            "stop",
-            "stop_all",
-            state.stop,
-            kind="secondary",
+            icon=":material/stop:",
+            on_click=state.stop,
             disabled=not running,
             width="stretch",
         )

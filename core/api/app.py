@@ -20,8 +20,8 @@ from core.api.replies import Reader, Reply, model_list, model_object
 from core.api.service import Authenticate, ModelService
 from core.api.stream import Follower, ended, failure_of, send_stream
 from core.errors import PaddockError
-from core.inference.engine import User
 from core.inference.job import Job
+from core.inference.user import User
 
 CHAT, COMPLETIONS, MODELS = "chat/completions", "completions", "models"
 CLIENT_CLOSED = 499

@@ -63,8 +63,12 @@ class ApiError(Exception):
             param: the field that caused the error.
         """
         super().__init__(message)
-        self.status, self.message, self.headers = status, message, dict(headers or {})
-        self.kind, self.code, self.param = kind, code, param
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.code = code
+        self.param = param
+        self.headers = dict(headers or {})
 
     @property
     def body(self) -> dict[str, Any]:

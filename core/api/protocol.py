@@ -62,36 +62,26 @@ _TEXT = "Answers are plain text."
 _LENGTH = "Use `max_tokens` instead."
 _FORMAT = "Use `response_format` instead."
 _KWARGS = "Set the variable of the model's chat template in `chat_template_kwargs` instead."
-_REMOVED: list[tuple[tuple[Any, ...], str]] = [
-    (
-        _NOTHING,
-        "bad_words functions logit_bias logits_processors lora plugins prediction suffix tools",
-    ),
-    ((*_NOTHING, "none", "auto"), "function_call tool_choice"),
-    (
-        (False,),
-        "add_special_tokens background continue_final_message early_stopping echo "
-        "include_stop_str_in_output prompt_logprobs raw return_progress safe_prompt "
-        "timings_per_token use_beam_search",
-    ),
-    (
-        (True,),
-        "add_generation_prompt include_reasoning separate_reasoning skip_special_tokens "
-        "spaces_between_special_tokens",
-    ),
-    (
-        (0,),
-        "dry_multiplier dynatemp_range min_keep mirostat n_keep n_probs no_repeat_ngram_size "
-        "top_a xtc_probability",
-    ),
-    ((1,), "best_of length_penalty num_beams tfs_z typical_p"),
-    ((-1,), "id_slot"),
-    (("auto", "deepseek"), "reasoning_format"),
-    (("disabled",), "truncation"),
-    (("medium",), "verbosity"),
-    ((), "web_search_options"),
-]
-"""Values that turn fields off, as some clients send them by default, and these fields."""
+_REMOVED: tuple[tuple[tuple[Any, ...], tuple[str, ...]], ...] = (
+    (_NOTHING, ("bad_words", "functions", "logit_bias", "logits_processors", "lora", "plugins")),
+    (_NOTHING, ("prediction", "suffix", "tools")),
+    ((*_NOTHING, "none", "auto"), ("function_call", "tool_choice")),
+    ((False,), ("add_special_tokens", "background", "continue_final_message", "early_stopping")),
+    ((False,), ("echo", "include_stop_str_in_output", "prompt_logprobs", "raw")),
+    ((False,), ("return_progress", "safe_prompt", "timings_per_token", "use_beam_search")),
+    ((True,), ("add_generation_prompt", "include_reasoning", "separate_reasoning")),
+    ((True,), ("skip_special_tokens", "spaces_between_special_tokens")),
+    ((0,), ("dry_multiplier", "dynatemp_range", "min_keep", "mirostat", "n_keep", "n_probs")),
+    ((0,), ("no_repeat_ngram_size", "top_a", "xtc_probability")),
+    ((1,), ("best_of", "length_penalty", "num_beams", "tfs_z", "typical_p")),
+    ((-1,), ("id_slot",)),
+    (("auto", "deepseek"), ("reasoning_format",)),
+    (("disabled",), ("truncation",)),
+    (("medium",), ("verbosity",)),
+    ((), ("web_search_options",)),
+)
+"""Fields to remove from a request, by their values that are accepted: they change nothing, and some
+clients send them by default."""
 _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "audio": (_TEXT, _NOTHING),
     "cache_prompt": ("The prefix cache is always used.", (True,)),
@@ -113,7 +103,7 @@ _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     **dict.fromkeys(
         ("enable_thinking", "reasoning", "reasoning_effort", "think", "thinking"), (_KWARGS, ())
     ),
-    **{name: (REMOVE, neutral) for neutral, names in _REMOVED for name in names.split()},
+    **{name: (REMOVE, neutral) for neutral, names in _REMOVED for name in names},
 }
 """Unsupported fields of OpenAI's and other servers' APIs: what to do instead, and the values that
 change nothing and are accepted."""

@@ -42,7 +42,8 @@ def evaluate(options: argparse.Namespace, settings: Settings) -> int:
     from core.evaluation.plan import Plan
     from core.evaluation.report import Report, from_json
     from core.evaluation.run import Evaluations
-    from core.inference.engine import Engine, User
+    from core.inference.engine import Engine
+    from core.inference.user import User
 
     check_writable(options.json, options.csv)
     baseline = None if options.baseline is None else from_json(_read(options.baseline))

@@ -21,9 +21,10 @@ from core.api.service import ModelCard
 from core.cluster.bench_node import node_settings
 from core.db import Origin
 from core.errors import GenerationError, UnknownModelError
-from core.inference.engine import Engine, User
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
+from core.inference.user import User
 from core.runtimes.sampling import default_sampling
 from core.runtimes.spec import ModelSpec, SamplingSettings
 

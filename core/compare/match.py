@@ -27,9 +27,10 @@ from core.compare.timed_answers import (
 from core.db import Origin
 from core.errors import BadRequestError, ModelBusyError, PaddockError
 from core.inference.answer import Answer, StopReason
-from core.inference.engine import Engine, User
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
+from core.inference.user import User
 from core.runtimes.spec import ModelSpec
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from core.compare.match import Match
 from core.compare.setup import Setup
 from core.errors import BadRequestError
-from core.inference.engine import Engine, User
+from core.inference.engine import Engine
+from core.inference.user import User
 
 ABSENCE_S = 60.0
 """A list ends when its owner has been gone for this time; a reload or a lost connection is

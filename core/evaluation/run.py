@@ -30,10 +30,11 @@ from core.evaluation.cases import Case
 from core.evaluation.checks import Outcome, Subject, Verdict, outcome_of, verdict_of
 from core.evaluation.plan import Candidate, Plan, Result
 from core.inference.answer import Answer, StopReason
-from core.inference.engine import Engine, User
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.likelihood import mean_log_probability
 from core.inference.recorder import run_result
+from core.inference.user import User
 from core.runtimes.pool import ModelHandle
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, cast
@@ -38,6 +38,7 @@ from core.inference.prometheus import MetricsObserver, ServerMetrics, ServerStat
 from core.inference.recorder import RunRecorder
 from core.inference.request import GenerationRequest
 from core.inference.scheduler import Scheduler
+from core.inference.user import COMMAND_LINE, User
 from core.remotes import Directory, Remote, RemoteRegistry
 from core.runtimes.base import Runtime
 from core.runtimes.logits import LogitsModel, LogitsRuntime, logits_spec
@@ -61,20 +62,6 @@ STOP_TIMEOUT_S = 5.0
 _Store = TypeVar("_Store", RunStore, EvaluationStore, MeasurementStore)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class User:
-    """Whose answers are started; by default those of the command line."""
-
-    owner: str = GUEST
-    """Account that the answers belong to."""
-    lane: str | None = None
-    """Key by which limits and turns apply: an account or a guest's page; None: no limits."""
-    session: str | None = None
-    """Session of the page."""
-    browser: str | None = None
-    """Id of a guest's browser: its answers end when it has had no open page for a minute."""
 
 
 class Engine:
@@ -118,7 +105,7 @@ class Engine:
         Raises:
             RecordsError: the database cannot be opened.
         """
-        return _without_running(RunStore.open(self.settings), "runs")
+        return _interrupted_marked(RunStore.open(self.settings), "runs")
 
     @cached_property
     def accounts(self) -> Accounts:
@@ -141,7 +128,7 @@ class Engine:
         Raises:
             RecordsError: the database cannot be opened.
         """
-        return _without_running(EvaluationStore(self.runs.database), "test runs")
+        return _interrupted_marked(EvaluationStore(self.runs.database), "test runs")
 
     @cached_property
     def measurements(self) -> MeasurementStore:
@@ -150,7 +137,7 @@ class Engine:
         Raises:
             RecordsError: the database cannot be opened.
         """
-        return _without_running(MeasurementStore(self.runs.database), "benchmarks")
+        return _interrupted_marked(MeasurementStore(self.runs.database), "benchmarks")
 
     def handle(self, spec: ModelSpec) -> ModelHandle:
         """Return the handle of a local or remote model, without loading or contacting it."""
@@ -215,7 +202,7 @@ class Engine:
         request: GenerationRequest,
         *,
         origin: Origin,
-        user: User = User(),
+        user: User = COMMAND_LINE,
         recorded: bool = True,
     ) -> Job:
         """Start an answer.
@@ -464,7 +451,7 @@ class Engine:
             )
 
 
-def _without_running(store: _Store, rows: str) -> _Store:
+def _interrupted_marked(store: _Store, rows: str) -> _Store:
     """Mark what an ended process has left running as interrupted; return the store."""
     if marked := store.mark_interrupted():
         logger.info("Marked %d %s of an ended process as interrupted", marked, rows)

@@ -360,16 +360,17 @@ class Job:
         self._started_at = time.perf_counter()
         error: PaddockError | None = None
         reason: StopReason | None = None
-        with _watched(work.interrupt, self._cancelled, self._timeout_s) as timed_out:
-            try:
+        timed_out = threading.Event()
+        try:
+            with _watched(work.interrupt, self._cancelled, self._timeout_s, timed_out):
                 reason = work.run(self._on_piece)
-            except InterruptedGeneration:
-                pass
-            except PaddockError as failure:
-                error = failure
-            except Exception as failure:
-                logger.exception("The runtime failed unexpectedly")
-                error = _unexpected(failure)
+        except InterruptedGeneration:
+            pass
+        except PaddockError as failure:
+            error = failure
+        except Exception as failure:
+            logger.exception("The runtime failed unexpectedly")
+            error = _unexpected(failure)
         rest = work.close()
         self._chunks.append(rest.text)
         self._thoughts.append(rest.thoughts)
@@ -457,17 +458,20 @@ def _unexpected(error: Exception) -> GenerationError:
 
 @contextmanager
 def _watched(
-    interrupt: Callable[[], None], cancelled: threading.Event, timeout_s: float
-) -> Iterator[threading.Event]:
+    interrupt: Callable[[], None],
+    cancelled: threading.Event,
+    timeout_s: float,
+    timed_out: threading.Event,
+) -> Iterator[None]:
     """Interrupt the generation in this block, including prefill, on cancellation or timeout.
 
     The interrupt is repeated until the generation has ended, because one between two steps of the
     runtime has no effect.
 
-    Yields:
-        An event that is set on timeout.
+    Args:
+        timed_out: set on timeout.
     """
-    ended, timed_out = threading.Event(), threading.Event()
+    ended = threading.Event()
     deadline = time.monotonic() + timeout_s
 
     def watch() -> None:
@@ -482,7 +486,7 @@ def _watched(
     thread = threading.Thread(target=watch, name="watch answer", daemon=True)
     thread.start()
     try:
-        yield timed_out
+        yield
     finally:
         ended.set()
         thread.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +86,7 @@ class PendingAnswer:
         self._on_token = on_token
 
 
-class LoadedModel:
+class LoadedModel(ABC):
     """A model in memory that runs up to :attr:`at_once` generations, each in its own thread."""
 
     tokenizer: Any
@@ -102,6 +103,7 @@ class LoadedModel:
     alive: bool = True
     """False after its own process, if it has one, has ended; every answer then fails."""
 
+    @abstractmethod
     def generate(self, request: TokenRequest, on_token: OnToken) -> None:
         """Generate until a stop id, the maximum length, or ``on_token`` ends it.
 
@@ -110,18 +112,17 @@ class LoadedModel:
             BadRequestError: the requested structure cannot be used.
             GenerationError: the runtime failed.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def interrupt(self, request: TokenRequest) -> None:
         """Cancel the prefill of this request object; the model stays usable.
 
         Can be called from any thread; does nothing if the request is not in prefill.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Free the memory. The model cannot be used afterwards."""
-        raise NotImplementedError
 
     def growth(self) -> ProcessMemory:
         """Return the memory growth of its own process, if it has one, over load and warm-up.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import (
     BadRequestError,
+    ConversionError,
     CorruptModelError,
     GenerationError,
     NotEnoughMemoryError,
@@ -429,16 +430,17 @@ def _genai_tokenizer(folder: Path) -> Iterator[openvino_genai.Tokenizer | None]:
 
 def _convert_tokenizer(folder: Path, target: Path) -> openvino_genai.Tokenizer | None:
     import openvino_genai
-    from transformers import AutoTokenizer
 
     from core.store.convert import write_openvino_tokenizer
 
     try:
+        from transformers import AutoTokenizer
+
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         write_openvino_tokenizer(tokenizer, target)
         written = (target / _TOKENIZER_XML).is_file()
         return openvino_genai.Tokenizer(str(target)) if written else None
-    except LIBRARY_ERRORS as error:
+    except (ConversionError, *LIBRARY_ERRORS) as error:
         logger.info("no OpenVINO tokenizer for this model: %s", last_line(error))
         return None
 

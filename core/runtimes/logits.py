@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BadRequestError, GenerationError
-from core.runtimes.base import LoadedModel
+from core.runtimes.base import LoadedModel, OnToken
 from core.runtimes.genai import readable_tokenizer
 from core.runtimes.optimum import conditions_of, openvino_properties, out_of_memory, unreadable
-from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
+from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName, TokenRequest
 from core.runtimes.token_text import TokenTexts
 from core.runtimes.tokenizer import import_tokenizers
-from core.runtimes.transformers_generate import frozen_imports, last_line
+from core.runtimes.transformers_generate import last_line
 from core.store.checkpoint import context_length, read_json
 from core.store.library_env import quick_imports
 from core.store.weights import IR_XML
@@ -65,9 +65,9 @@ class LogitsRuntime:
 
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
-        with frozen_imports("openvino"), quick_imports():
-            import openvino  # noqa: F401
         import_tokenizers(folder)
+        with quick_imports():
+            import openvino  # noqa: F401
 
     def load(self, folder: Path, spec: ModelSpec) -> LogitsModel:
         """Load ``folder`` on the device of ``spec``, with its hints."""
@@ -177,6 +177,12 @@ class LogitsModel(LoadedModel):
                 "another precision."
             ) from error
         return np.array(self._request.get_tensor("logits").data[0], dtype=np.float32)
+
+    def generate(self, request: TokenRequest, on_token: OnToken) -> None:
+        raise NotImplementedError
+
+    def interrupt(self, request: TokenRequest) -> None:
+        raise NotImplementedError
 
     def close(self) -> None:
         self._request = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from core.catalogue import Precision
 from core.errors import BadRequestError, CorruptModelError, NotEnoughMemoryError
 from core.hardware.cgroups import threads_for_quota
-from core.runtimes.base import Conditions
+from core.runtimes.base import Conditions, InterruptedGeneration
 from core.runtimes.spec import ModelSpec
 from core.runtimes.transformers_generate import (
     TRANSFORMERS,
@@ -83,6 +83,11 @@ class PyTorchModel(TransformersModel):
     """See :class:`core.runtimes.base.LoadedModel`."""
 
     failure = "{what} with PyTorch failed ({why}). Try again, or choose another precision."
+
+    def _end_prefill(self) -> None:
+        super()._end_prefill()
+        if self._interrupted.is_set():
+            raise InterruptedGeneration
 
 
 def _dtype_for(spec: ModelSpec) -> str:

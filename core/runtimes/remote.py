@@ -61,7 +61,7 @@ both empty; returning False ends the generation."""
 
 
 @dataclass
-class Reply:
+class ServerReply:
     """An answer of a server, without its text."""
 
     conditions: Conditions
@@ -120,11 +120,11 @@ class RemoteModel:
         self.conditions = _conditions(wire.remote, listing)
         self._wire = wire
         self._model = model
-        self._running: dict[int, Future[Reply]] = {}
+        self._running: dict[int, Future[ServerReply]] = {}
         self._lock = threading.Lock()
         self._refused = wire.refused.setdefault(model, set())
 
-    def answer(self, request: TextRequest, on_text: OnText) -> Reply:
+    def answer(self, request: TextRequest, on_text: OnText) -> ServerReply:
         """Generate one answer; returns when the model or the maximum length ended it.
 
         Raises:
@@ -160,7 +160,7 @@ class RemoteModel:
         """Return the fields that the server has not rejected."""
         return {k: value for k, value in fields.items() if _key(k, value) not in self._refused}
 
-    def _conditions_of(self, request: TextRequest, reply: Reply) -> Conditions:
+    def _conditions_of(self, request: TextRequest, reply: ServerReply) -> Conditions:
         notes = [self.conditions.note or ""]
         if reply.new_tokens is None:
             notes.append("tokens counted by received chunks, as the server reports no usage")
@@ -178,7 +178,9 @@ class RemoteModel:
 
     # The following methods run in the remotes' thread.
 
-    async def _stream(self, request: TextRequest, on_text: Callable[[str, str], None]) -> Reply:
+    async def _stream(
+        self, request: TextRequest, on_text: Callable[[str, str], None]
+    ) -> ServerReply:
         """
         Raises:
             RemoteError: the server cannot be reached, rejected the request, failed, violated the
@@ -186,7 +188,7 @@ class RemoteModel:
         """
         from core.remotes.client import FAILURES
 
-        reply, known = Reply(self.conditions), set(self._refused)
+        reply, known = ServerReply(self.conditions), set(self._refused)
         texts, thoughts = _WholeCharacters(), _WholeCharacters()
         try:
             response = await self._request(request)
@@ -308,8 +310,8 @@ def _conditions(remote: Remote, listing: Listing) -> Conditions:
     hints = {
         "remote": remote.name,
         "server": listing.software,
-        "connect_ms": listing.connect_ms and round(listing.connect_ms, 3),
-        "round_trip_ms": listing.round_trip_ms and round(listing.round_trip_ms, 3),
+        "connect_ms": _rounded(listing.connect_ms),
+        "round_trip_ms": _rounded(listing.round_trip_ms),
     }
     took = listing.round_trip_ms
     trip = "" if took is None else f", round trip {took:.1f} ms"
@@ -375,3 +377,7 @@ class RemotePool:
                 return listing
             raise type(error)(str(error))  # a copy, since several threads may raise it
         return None
+
+
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 3)

@@ -94,10 +94,10 @@ class TransformersModel(LoadedModel):
         from transformers import GenerationConfig
 
         self._interrupted.clear()
-        self._in_prefill.set()
         prompt = torch.tensor([request.prompt_ids], dtype=torch.int64)
         streamer = _Streamer(on_token, self._end_prefill)
         sampling = request.sampling
+        self._in_prefill.set()
         try:
             self._model.generate(
                 prompt,
@@ -151,8 +151,6 @@ class TransformersModel(LoadedModel):
 
     def _end_prefill(self) -> None:
         self._in_prefill.clear()
-        if self._interrupted.is_set():
-            raise InterruptedGeneration
 
     def _failed(self, what: str, error: Exception) -> GenerationError:
         return GenerationError(self.failure.format(what=what, why=last_line(error)))

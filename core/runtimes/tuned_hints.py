@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from core.catalogue import Precision
 from core.hardware.devices import AUTO, auto_devices, host_facts
 from core.runtimes.spec import ExecutionHints, RuntimeName
+from core.workers.child import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,9 @@ class TunedHints:
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
-            logger.warning("Using default hints; %s cannot be read: %s", self._file, error)
+            logger.warning(
+                "Using default hints; %s cannot be read: %s", self._file, one_line(error)
+            )
             return []
 
     def keep(self, tuned: Tuned) -> None:

@@ -10,9 +10,10 @@ from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, catalog
 from core.catalogue.load import EMBEDDED_DIR
 from core.db import Origin
 from core.errors import PaddockError, UnknownModelError
-from core.inference.engine import Engine, User
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
+from core.inference.user import User
 from core.runtimes.sampling import default_sampling
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.store import ModelStore, Source, SourceKind, StoredModel

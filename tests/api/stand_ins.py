@@ -14,10 +14,10 @@ from core.api.app import Api
 from core.api.service import ModelCard
 from core.errors import PaddockError, UnknownModelError
 from core.inference.answer import Answer, StopReason
-from core.inference.engine import User
 from core.inference.job import Phase
 from core.inference.request import GenerationRequest
 from core.inference.timing import Timings
+from core.inference.user import User
 from core.inference.work import LogProbability
 from core.runtimes.spec import SamplingSettings
 from core.settings import Settings
@@ -106,8 +106,6 @@ class StandInAnswer:
 class StandIn:
     """A :class:`core.api.service.ModelService` with one model and a fixed answer."""
 
-    settings = Settings()
-
     def __init__(self, make: Callable[[], StandInAnswer] = StandInAnswer, *, at_once: bool = True):
         self.asked: list[tuple[GenerationRequest, User]] = []
         self.answers: list[StandInAnswer] = []
@@ -115,6 +113,7 @@ class StandIn:
         """Raised when an answer is started."""
         self.counted: list[tuple[str, str, int]] = []
         self.make, self._at_once = make, at_once
+        self.settings = Settings()
 
     def models(self) -> list[ModelCard]:
         return [self.find(MODEL)]

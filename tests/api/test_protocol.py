@@ -25,6 +25,14 @@ def error_of(**fields: Any) -> ApiError:
     return caught.value
 
 
+def test_limits_are_those_of_the_settings():
+    settings = Settings(max_new_tokens=9, max_characters=400)
+    assert parse_chat(chat(max_tokens=9), settings).request.sampling.max_new_tokens == 9
+    for fields in ({"max_tokens": 10}, {"messages": [{"role": "user", "content": "a" * 401}]}):
+        with pytest.raises(ApiError):
+            parse_chat(chat(**fields), settings)
+
+
 def test_missing_sampling_settings_are_the_models_defaults():
     def own(name: str) -> SamplingSettings:
         assert name == MODEL

@@ -14,9 +14,10 @@ from core.compare.setup import Mode, Setup
 from core.db import Origin
 from core.db.columns import storable_text
 from core.inference.answer import StopReason
-from core.inference.engine import Engine, User
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
+from core.inference.user import User
 from core.runtimes.spec import ModelSpec, SamplingSettings
 
 PATIENCE_S = 180.0

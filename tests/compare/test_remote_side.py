@@ -11,8 +11,9 @@ from core.compare.fit import fit_together
 from core.compare.match import Match, SideState
 from core.compare.report import describe
 from core.compare.setup import Mode, Setup, default_mode
-from core.inference.engine import Engine, User
+from core.inference.engine import Engine
 from core.inference.request import GenerationRequest
+from core.inference.user import User
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, serving
 

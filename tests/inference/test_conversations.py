@@ -20,9 +20,10 @@ from core.inference.conversations import (
     answer_to_json,
     earlier_turns,
 )
-from core.inference.engine import ABANDONED_S, Engine, User
+from core.inference.engine import ABANDONED_S, Engine
 from core.inference.request import GenerationRequest
 from core.inference.timing import measure
+from core.inference.user import User
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.ui.test_figures_and_export import ANSWER, EXCHANGE
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import pytest
 
+from core.db.run_values import RunStart
 from core.errors import BadRequestError
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import SamplingSettings
@@ -95,3 +97,9 @@ def test_variables_of_a_chat_template_are_no_parameters_of_its_renderer():
     assert GenerationRequest("a", chat_template_kwargs=kwargs).validated().chat_template_kwargs
     for name in ("messages", "chat_template", "add_generation_prompt"):
         assert name in refusal(GenerationRequest("a", chat_template_kwargs={name: "x"}))
+
+
+def test_every_sampling_setting_is_recorded() -> None:
+    """The recorder writes all of them; a column that is missing would cost every record."""
+    recorded = {each.name for each in fields(RunStart)}
+    assert {each.name for each in fields(SamplingSettings)} <= recorded

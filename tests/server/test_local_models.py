@@ -18,9 +18,10 @@ from core.errors import (
     TooManyAnswersError,
     UnknownModelError,
 )
-from core.inference.engine import Engine, User
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
+from core.inference.user import User
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
 from core.server.local_models import EngineModels
 from core.settings import Settings
@@ -383,10 +384,9 @@ def test_disabled_or_deleted_user_gets_no_answers(
 # A kiosk, and settings left out
 
 
-def test_kiosk_mode_converts_nothing_for_a_request(
-    engine: Engine, models: EngineModels, runtime: FakeRuntime
-) -> None:
-    models.settings = engine.settings.model_copy(update={"kiosk": True})
+def test_kiosk_mode_converts_nothing_for_a_request(engine: Engine, runtime: FakeRuntime) -> None:
+    engine.settings = engine.settings.model_copy(update={"kiosk": True})
+    models = EngineModels(engine)
     assert models.models() == []
     for attempt in (lambda: models.find("paddock-neox"), lambda: ask(models, "paddock-neox")):
         with pytest.raises(AccessDeniedError, match="in kiosk mode"):

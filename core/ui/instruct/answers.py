@@ -117,8 +117,11 @@ def _draw_chips(answer: Answer) -> None:
             new_tokens = None if timings is None else timings.new_tokens
             st.badge(stop_text(answer.stop_reason, new_tokens).capitalize(), color="orange")
         case StopReason.CANCELLED:
-            by = "You stopped it, or no page of this browser was open for a minute."
-            st.badge("Stopped", color="orange", help=by)
+            st.badge(
+                "Stopped",
+                color="orange",
+                help="You stopped it, or no page of this browser was open for a minute.",
+            )
 
 
 def _draw_details(exchange: Exchange) -> None:

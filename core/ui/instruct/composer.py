@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.inference.request import readable
 from core.ui.instruct.conversation import BUSY, CONTEXT, Conversation
-from core.ui.widgets.actions import action, place
+from core.ui.widgets.actions import place
 from core.ui.widgets.examples import draw_examples
 from core.ui.widgets.link import link_texts
 from core.ui.widgets.resources import shared_engine
@@ -40,7 +40,14 @@ def draw_composer(state: Conversation) -> None:
         st.space("stretch")
         with place("stop"):
             if state.running:
-                action("Stop", "stop", "stop", state.stop, kind="secondary", shortcut="Escape")
+                # Not an action: the answer stops even where the session's record cannot be read.
+                st.button(
+                    "Stop",
+                    icon=":material/stop:",
+                    shortcut="Escape",
+                    key="stop",
+                    on_click=state.stop,
+                )
     st.chat_input(
         "Type an instruction",
         key=BOX,

@@ -44,8 +44,9 @@ _ICONS = {
 
 def draw_tasks(engine: Engine) -> None:
     """Draw all tasks, newest first; updates itself."""
+    before = _states(engine)  # first: a task that starts meanwhile counts as a change
     every = _BUSY_S if engine.tasks.active() else _IDLE_S
-    st.fragment(_draw_all, run_every=every)(engine, _states(engine))
+    st.fragment(_draw_all, run_every=every)(engine, before)
 
 
 def draw_tasks_of(engine: Engine, key: str) -> None:

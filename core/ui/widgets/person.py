@@ -8,14 +8,14 @@ the script stops.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from core.db import GUEST, Holder
 from core.errors import RecordsError
-from core.inference.engine import User
+from core.inference.user import User
 from core.server.middleware import CONNECTION_HEADER
 from core.server.visitor import Visitor
 from core.settings import KIOSK_ERROR
@@ -32,7 +32,7 @@ _CACHED = "person_memo"
 class Person(Visitor):
     """The visitor whose page this is."""
 
-    session: str = ""
+    session: str = field(kw_only=True)
     """Id of this Streamlit session."""
 
     @property

@@ -233,9 +233,7 @@ def _style(key: str, tokens: tuple[TokenProbability, ...], guessed: list[bool]) 
     members: dict[str, list[str]] = {}  # of each style
     for at, each in enumerate(tokens):
         selector = f"{pill}:nth-of-type({at + 1})"
-        style = _probability_style(each)
-        if guessed:
-            style = _GUESSED if guessed[at] else ""
+        style = (_GUESSED if guessed[at] else "") if guessed else _probability_style(each)
         members.setdefault(style, []).append(selector)
         if each.token.text[:1] == " ":
             members.setdefault("margin-left:0.3em", []).append(selector)
