@@ -15,6 +15,7 @@ import pytest
 
 from core.benchmark import core_latency
 from core.benchmark.core_latency import CoreLatency
+from tests.waiting import PATIENCE_S
 
 TRIES = 200
 """On a machine whose cores are busy with other tests only some attempts succeed."""
@@ -71,7 +72,7 @@ def test_dead_responder_gives_no_figure_and_no_wait(monkeypatch):
     with CoreLatency() as latency:
         (responder,) = responders()
         responder.kill()
-        responder.wait(30)
+        responder.wait(PATIENCE_S)
         assert latency.nanoseconds() is None
         monkeypatch.setattr(core_latency, "TIMEOUT_S", 1e9)  # a further wait would never end
         assert latency.nanoseconds() is None
@@ -113,8 +114,10 @@ def test_responder_ends_with_a_killed_process():
         "    print(psutil.Process().children()[0].pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S
+    )
     pid = int(said.stdout)
     with suppress(psutil.NoSuchProcess):
-        psutil.Process(pid).wait(30)
+        psutil.Process(pid).wait(PATIENCE_S)
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE

@@ -33,6 +33,7 @@ from core.settings import Settings
 from core.store import ModelStore, resolve
 from core.store.checkpoint import inspect_checkpoint
 from tests.builders import ARCHITECTURES
+from tests.waiting import PATIENCE_S
 
 SMALL = "paddock-neox"
 """The embedded model's shape: real, and made in a moment."""
@@ -204,7 +205,7 @@ def test_killed_writer_is_an_error_and_leaves_nothing(settings: Settings):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     found[0].kill()
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert "signal 9" in str(failure[0]) and str(failure[0]).endswith(".")
     assert random_weights_bytes(settings) == 0
 

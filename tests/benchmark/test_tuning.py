@@ -33,6 +33,7 @@ from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.tuned_hints import Tuned, TunedHints, TuningKey
 from core.settings import Settings
 from core.store import resolve
+from tests.waiting import PATIENCE_S
 
 SPEC = ModelSpec("mine", Precision.INT8, "CPU", RuntimeName.GENAI)
 USUAL = ExecutionHints(inference_precision="f32")
@@ -182,7 +183,7 @@ def test_real_model_is_tuned_and_hints_are_applied(
     run = service.start(spec, perplexity_limit=1.5)
     with pytest.raises(ModelBusyError):
         service.start(spec)
-    assert run.wait(180)
+    assert run.wait(PATIENCE_S)
     assert run.error is None, run.message
     (trial,) = run.trials
     assert trial.hints.threads == 1 and trial.kept
@@ -230,7 +231,7 @@ def test_model_is_tuned_only_if_it_fits_twice(
     monkeypatch.setattr(artifacts, "available_memory_bytes", lambda: there)
     desk = TuningService(settings, lambda tuned: None, MONITOR.running)
     run = desk.start(ModelSpec("paddock-neox", Precision.INT8, "CPU", RuntimeName.GENAI))
-    assert run.wait(20)
+    assert run.wait(PATIENCE_S)
     if fits:
         assert run.error is None and run.result is not None
     else:
@@ -260,7 +261,7 @@ def test_device_name_is_not_case_sensitive(
     run = TuningService(settings, kept.keep, MONITOR.running).start(
         ModelSpec("paddock-neox", Precision.INT8, typed, RuntimeName.GENAI)
     )
-    assert run.wait(20) and run.spec.device == "CPU"
+    assert run.wait(PATIENCE_S) and run.spec.device == "CPU"
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
     forget = ("--precision", "int8", "--runtime", "genai", "--device", typed, "--forget")
     assert main(("tune", "paddock-neox", *forget)) == 0

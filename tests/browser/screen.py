@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tests.waiting import PATIENCE_S, eventually
+
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page, WebSocketRoute
 
 HERE = ("127.0.0.1", "localhost")
-PATIENCE_S = 45.0
-"""Timeout of a state that the app reaches by itself; a shared machine may stall for seconds."""
-REQUEST_S = 30.0
 REOPEN_MS = 8_000
 """Time in milliseconds after which a list or popover that is not open is opened again: one that is
 opened while the page is drawn may be closed again."""
@@ -28,15 +27,6 @@ ENDED = re.compile(r"ended: |cut off at \d")
 """Matches the line of figures of a finished answer, or its details."""
 FINISHED = "Regenerate"
 """Name of a button below every finished answer of the Instruct page."""
-
-
-def eventually(look: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
-    """Call ``look`` until its value is true and return that value."""
-    deadline = time.monotonic() + patience_s
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"{what}: not within {patience_s} s"
-        time.sleep(0.03)
-    return seen
 
 
 class Line:
@@ -112,14 +102,14 @@ class Stagehand:
     def state(self, model: str = "paddock-neox") -> dict[str, Any]:
         """Return the fields of :class:`tests.browser.scripted.State`."""
         url = f"{self.url}/test/state?model={model}"
-        with urllib.request.urlopen(url, timeout=REQUEST_S) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
             return json.load(answer)
 
     def _post(self, route: str, body: dict[str, Any]) -> None:
         request = urllib.request.Request(
             f"{self.url}/test/{route}", json.dumps(body).encode(), method="POST"
         )
-        urllib.request.urlopen(request, timeout=REQUEST_S).close()
+        urllib.request.urlopen(request, timeout=PATIENCE_S).close()
 
 
 class Screen:

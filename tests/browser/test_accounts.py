@@ -21,6 +21,7 @@ from core.settings import CHECKOUT
 from tests.auth.samples import GOOD, OTHER
 from tests.browser.conftest import free_port, serving
 from tests.browser.screen import Screen, eventually
+from tests.waiting import PATIENCE_S
 
 APP = "tests/browser/app_with_scripted_runtime.py"
 PAGES = ("instruct", "compare", "metrics", "models", "account")
@@ -115,7 +116,7 @@ def test_signing_out_closes_every_open_page_of_the_session(
     first.page.get_by_role("button", name="Sign out").click()
     first.page.get_by_role("button", name="Sign out", exact=True).click()
     first.page.get_by_text("You are signed out.").wait_for()
-    second.get_by_text("Your session has ended.").wait_for(timeout=5000)
+    second.get_by_text("Your session has ended.").wait_for()
     second.goto(f"{team.url}/metrics")
     second.get_by_label("Password").wait_for()
 
@@ -156,7 +157,7 @@ def page_session(url: str, cookies: str, wanted: str = "") -> str:
     ) as page:
         page.send(BackMsg(rerun_script=ClientState(page_name="account")).SerializeToString())
         while True:
-            said = ForwardMsg.FromString(page.recv(timeout=30))
+            said = ForwardMsg.FromString(page.recv(timeout=PATIENCE_S))
             if said.WhichOneof("type") == "new_session":
                 return said.new_session.initialize.session_id
 
@@ -250,7 +251,7 @@ def test_disabled_account_is_signed_out_within_seconds(person: Callable[..., Scr
         'xpath=ancestor::*[@data-testid="stHorizontalBlock" or @data-testid="stLayoutWrapper"][1]'
     )
     line.get_by_role("button", name="Disable").click()
-    gina.page.get_by_text("Your session has ended.").wait_for(timeout=5000)
+    gina.page.get_by_text("Your session has ended.").wait_for()
     gina.page.get_by_label("User name").fill("Gina")
     gina.page.get_by_label("Password").fill(GOOD)
     gina.errors.clear()

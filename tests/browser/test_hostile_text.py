@@ -83,7 +83,7 @@ def texts(hostile_server: str, open_screen: Callable[..., Screen]) -> Callable[[
         screen = open_screen("about:blank", fresh=True)
         screen.page.add_init_script(watch(f"{ACTIVE}, {DIRECTIVES}"))
         screen.page.goto(f"{hostile_server}/?{query}")
-        screen.page.get_by_text("Drawing finished.").wait_for(timeout=60_000)
+        screen.page.get_by_text("Drawing finished.").wait_for()
         screen.page.wait_for_timeout(500)
         return screen
 
@@ -201,7 +201,7 @@ def test_a_remote_answer_with_carriage_returns_is_harmless(
             compare = CompareScreen(watched, scripted).ready()
             compare.ask()
             for side in "AB":
-                eventually(lambda side=side: "$x^2$ :red[hi]" in compare.text(side), side, 60)
+                eventually(lambda side=side: "$x^2$ :red[hi]" in compare.text(side), side)
             assert_harmless(watched)
         finally:
             book.remove("hostile")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
 MODEL = "paddock-neox"
-PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def url(browser: Any, settings: Settings) -> Iterator[str]:
 def open_lab(url: str, open_screen: Callable[..., Screen]) -> Callable[..., Screen]:
     def open_it(query: str = "", **options: Any) -> Screen:
         screen = open_screen(f"{url}/lab{query}", **options)
-        screen.page.get_by_text("of the probability").first.wait_for(timeout=PATIENCE_MS)
+        screen.page.get_by_text("of the probability").first.wait_for()
         return screen
 
     return open_it
@@ -104,7 +103,7 @@ def test_the_cat_a_branch_the_keyboard_and_two_precisions(open_lab: Callable[...
     screen.page.get_by_text("of 1,000 draws").first.wait_for()
     # Two precisions
     screen.page.get_by_text("Second model").click()
-    screen.page.get_by_text("KL divergence", exact=True).wait_for(timeout=PATIENCE_MS)
+    screen.page.get_by_text("KL divergence", exact=True).wait_for()
     eventually(lambda: labels(screen, 1) == labels(screen), "the same tokens for both")
     nats = screen.page.get_by_test_id("stMetricValue").first.inner_text()
     assert 0 < float(nats.split()[0]) < 1
@@ -133,7 +132,7 @@ def test_an_answer_by_its_tokens_goes_on_from_another_one(
     screen.button("Details").click()
     screen.page.get_by_text("Tokens and prompt").click()
     screen.page.keyboard.press("Escape")
-    screen.page.get_by_text("Select a token").wait_for(timeout=PATIENCE_MS)
+    screen.page.get_by_text("Select a token").wait_for()
     screen.page.get_by_role("button", name=re.compile(r"Prompt · \d+ tokens")).click()
     prompt = screen.page.get_by_test_id("stPopoverBody")
     prompt.get_by_text("advantages of being a cat").wait_for()
@@ -169,30 +168,28 @@ def test_a_side_of_a_comparison_goes_on_from_another_token(
     screen = open_screen(f"{url}/compare?{sides}&greedy=true&tokens=40")
     page = screen.page
     second = page.locator(".st-key-answer_b")
-    screen.instruction.wait_for(timeout=PATIENCE_MS)
+    screen.instruction.wait_for()
     screen.instruction.fill("Give me three advantages of being a cat.")
     screen.button("Run both").click()
-    second.get_by_text("Tokens B").click(timeout=PATIENCE_MS)
-    page.locator(".st-key-divergence").get_by_text("The reference is A").wait_for(
-        timeout=PATIENCE_MS
-    )
+    second.get_by_text("Tokens B").click()
+    page.locator(".st-key-divergence").get_by_text("The reference is A").wait_for()
     tokens = second.get_by_role("radiogroup", name="Tokens of the answer").get_by_role("radio")
-    tokens.nth(3).click(timeout=PATIENCE_MS)
+    tokens.nth(3).click()
     others = second.locator("[class*=st-key-alternatives_] button:not([disabled])")
     beginning = [re.sub("[\u200b\u200c]", "", text) for text in tokens.all_inner_texts()[:3]]
     token = others.first.inner_text().split(" · ")[0].replace("␣", " ")
     runs = RunStore.open(settings)
     answers = runs.count(origin=Origin.COMPARE)
     others.first.click()
-    second.get_by_text("from another token").wait_for(timeout=PATIENCE_MS)
-    page.get_by_text("You cannot vote").wait_for(timeout=PATIENCE_MS)
+    second.get_by_text("from another token").wait_for()
+    page.get_by_text("You cannot vote").wait_for()
     assert runs.count(origin=Origin.COMPARE) == answers + 1, "A did not run again"
     page.get_by_text("The answer of B was continued from another token").wait_for()
     assert page.locator(".st-key-divergence").count() == 0, "the choice was not the model's own"
     page.locator("[class*=st-key-show_] button").first.click()
-    page.get_by_role("button", name="A is better").wait_for(timeout=PATIENCE_MS)
+    page.get_by_role("button", name="A is better").wait_for()
     page.locator("[class*=st-key-show_] button").first.click()
-    second.get_by_text("from another token").wait_for(timeout=PATIENCE_MS)
+    second.get_by_text("from another token").wait_for()
     second.get_by_role("button", name="Copy").click()
     copied = eventually(page.get_by_test_id("stPopoverBody").inner_text, "the text to copy")
     chosen = "".join([*beginning, token]).replace("⏎", "")

@@ -80,7 +80,7 @@ def shown(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
     with serving(app, home) as url:
         page = browser.new_page()
         page.goto(f"{url}/?{query}")
-        page.get_by_text("Drawing finished.").wait_for(timeout=60_000)
+        page.get_by_text("Drawing finished.").wait_for()
         # Code blocks are loaded when they are first drawn.
         count, before = page.locator("code").count, -1
         while count() != before:

@@ -58,7 +58,6 @@ def test_thinking_model(
     url, folders, _ = thinking
     link = f"{url}/instruct?model={quote(str(folders[name]))}&precision=fp32&greedy=true"
     screen = open_screen(f"{link}&tokens=4").ready()
-    screen.page.set_default_timeout(60_000)
     screen.ask("Where is rain made?")  # the thoughts are not closed
     screen.newest.get_by_text("All 4 new tokens went into thinking.").wait_for()
     assert "0 tokens" in screen.answer_text()

@@ -22,6 +22,7 @@ from core.cli.doctor import Check, State
 from core.hardware import cgroups, devices
 from core.hardware.devices import HostFacts
 from core.settings import Settings
+from tests.waiting import PATIENCE_S
 
 GIB = 2**30
 
@@ -94,7 +95,7 @@ def test_nothing_heavy_but_openvino_is_loaded(tmp_path: Path) -> None:
     )
     root = Path(doctor.__file__).resolve().parents[2]
     command = [sys.executable, "-c", code, str(tmp_path)]
-    assert subprocess.check_output(command, cwd=root, text=True, timeout=60).strip() == "[]"
+    assert subprocess.check_output(command, cwd=root, text=True, timeout=PATIENCE_S).strip() == "[]"
 
 
 def test_only_a_bad_check_fails_the_report() -> None:

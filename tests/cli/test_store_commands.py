@@ -30,6 +30,7 @@ from core.store.hub import completed
 from tests.fakes import stored_model
 from tests.gguf_files import tiny_gguf
 from tests.store.hub_server import Hub
+from tests.waiting import PATIENCE_S
 
 SECRET = "hf_verySecretToken"
 
@@ -140,7 +141,7 @@ def test_ctrl_c_ends_a_download_and_says_what_is_kept(hub: Hub, home: Path, run:
             break
     child.send_signal(signal.SIGINT)
     before = time.monotonic()
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert time.monotonic() - before < 5
     assert child.returncode == 1
     last = err.splitlines()[-1]
@@ -168,7 +169,7 @@ def test_a_terminal_sees_one_line_that_moves(hub: Hub):
             break
         seen += part
     os.close(ours)
-    out, _ = child.communicate(timeout=60)
+    out, _ = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0 and "org/model" in out
     screen = seen.decode("utf-8")
     assert "\n" not in screen and screen.endswith("\r\x1b[K")
@@ -244,7 +245,7 @@ def test_ctrl_c_ends_a_conversion_and_leaves_nothing(home: Path, checkpoints: Ca
         if line.startswith("Exporting"):
             break
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
     assert err.splitlines()[-1].startswith("Stopped. Nothing of ")
     assert models_of(home) == [] and list((home / "models" / ".work").glob("*/")) == []

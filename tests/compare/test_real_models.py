@@ -18,8 +18,8 @@ from core.inference.engine import Engine, User
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
+from tests.waiting import PATIENCE_S
 
-PATIENCE_S = 180.0
 QUESTION = "Name five animals."
 
 

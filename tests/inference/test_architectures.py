@@ -26,6 +26,7 @@ from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRe
 from core.runtimes.subprocess_runtime import ProcessModel
 from core.store import resolve
 from tests.builders import ARCHITECTURES, tiny_checkpoint
+from tests.waiting import PATIENCE_S
 
 QUESTION = "Where does the river go?"
 LONG_CONTEXT = "The cat is playing in the garden and the dog sleeps near the warm stove. " * 250
@@ -51,7 +52,7 @@ def ask(engine: Engine) -> Callable[..., Job]:
 
 
 def ended(job: Job) -> Answer:
-    assert job.wait(120)
+    assert job.wait(PATIENCE_S)
     assert job.answer is not None
     assert job.answer.error is None, job.answer.error_sentence
     return job.answer
@@ -164,7 +165,7 @@ def test_cancel_takes_effect_within_one_token(architecture, spec_of, ask, on_tok
     started = threading.Event()
 
     def cancel_after_seven(count: int) -> None:
-        assert started.wait(20)
+        assert started.wait(PATIENCE_S)
         if count == 7:
             jobs[0].cancel()
 
@@ -219,7 +220,7 @@ def test_timeout_during_generation(spec_of: SpecOf, ask, on_token_of):
 def test_cancel_while_queued(spec_of: SpecOf, ask, on_token_of):
     spec, go_on = replace(spec_of("gpt_neox"), runtime=RuntimeName.OPTIMUM), threading.Event()
     ended(ask(spec, max_new_tokens=2))
-    on_token_of(lambda count: go_on.wait(20))
+    on_token_of(lambda count: go_on.wait(PATIENCE_S))
     first = ask(spec, max_new_tokens=4)
     while first.snapshot().new_tokens < 1:
         time.sleep(0.002)
@@ -257,7 +258,7 @@ def test_concurrent_answers_of_two_models_are_contended(spec_of: SpecOf, ask, on
     alone = [ended(ask(spec, max_new_tokens=12)) for spec in (one, other)]
     assert [answer.contended for answer in alone] == [False, False]
     meeting = threading.Barrier(2)
-    on_token_of(lambda count: meeting.wait(20) if count == 3 else None)
+    on_token_of(lambda count: meeting.wait(PATIENCE_S) if count == 3 else None)
     jobs = [ask(spec, max_new_tokens=12) for spec in (one, other)]
     answers = [ended(job) for job in jobs]
     assert [answer.contended for answer in answers] == [True, True]
@@ -316,7 +317,7 @@ def test_sampling_defaults_of_the_checkpoint_are_ignored(spec_of: SpecOf, engine
 def test_chat_template_is_tokenized_without_a_second_bos_token(spec_of, engine):
     spec = spec_of("llama", with_chat_template=True)
     request = GenerationRequest("Why?", sampling=SamplingSettings(max_new_tokens=4, greedy=True))
-    job = Job(engine.pool.handle(spec), request, engine.scheduler, timeout_s=60).start()
+    job = Job(engine.pool.handle(spec), request, engine.scheduler, timeout_s=PATIENCE_S).start()
     answer = ended(job)
     tokenizer = AutoTokenizer.from_pretrained(spec.model)
     text = "<|user|>\nWhy?<|endoftext|>\n<|assistant|>\n"
@@ -327,8 +328,8 @@ def test_chat_template_is_tokenized_without_a_second_bos_token(spec_of, engine):
 
 def test_model_without_template_requires_a_prompt_format(spec_of: SpecOf, engine: Engine):
     handle = engine.pool.handle(spec_of("llama"))
-    job = Job(handle, GenerationRequest("Why?"), engine.scheduler, timeout_s=60).start()
-    assert job.wait(60)
+    job = Job(handle, GenerationRequest("Why?"), engine.scheduler, timeout_s=PATIENCE_S).start()
+    assert job.wait(PATIENCE_S)
     assert "choose a prompt format" in job.answer.error_sentence
     assert job.answer.stop_reason is StopReason.ERROR
 
@@ -340,7 +341,7 @@ def test_real_model_without_marker_token_stops_at_the_text(tmp_path: Path, engin
         "Why?", sampling=SamplingSettings(max_new_tokens=64, greedy=True), prompt_format="dolly"
     )
     spec = ModelSpec(str(folder), Precision.FP32, "CPU")
-    job = Job(engine.pool.handle(spec), request, engine.scheduler, timeout_s=60).start()
+    job = Job(engine.pool.handle(spec), request, engine.scheduler, timeout_s=PATIENCE_S).start()
     answer = ended(job)
     assert answer.stop_reason is StopReason.STOP_MARKER
     assert answer.text == "Hello" == "".join(job.read(0)[0])

@@ -31,10 +31,10 @@ from tests.browser.screen import ENDED
 from tests.browser.scripted import STAGES, Script, ScriptedRuntime, scripted_conversion
 from tests.fakes import APART_NS, NEAR_NS, FakeCores
 from tests.pages.app import open_page, seen
+from tests.waiting import PATIENCE_S
 
 NEOX, LLAMA = "paddock-neox", "paddock-llama"
 NAMES = ("Paddock NeoX", "Paddock Llama")
-PATIENCE_S = 400.0
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,7 @@ from core.remotes.client import proxy_for
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, free_port
-
-PATIENCE_S = 30.0
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture

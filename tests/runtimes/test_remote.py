@@ -20,8 +20,8 @@ from core.remotes import client
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings
 from core.settings import Settings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, free_port, serving
+from tests.waiting import PATIENCE_S, eventually
 
-PATIENCE_S = 60.0
 STOP_S = 20.0
 """Time in seconds within which Stop must end an answer; an idle machine needs 0.5, a busy one more.
 A server that is waited for would take :data:`PATIENCE_S`."""
@@ -55,13 +55,6 @@ def ask(engine: Engine, spec: ModelSpec = TINY, **sampling: object) -> Answer:
     return job.answer
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 # Requests and responses
 
 
@@ -81,7 +74,7 @@ def test_answer_streams_and_the_server_counts_its_tokens(engine: Engine, server:
 
     server.answer = answer_slowly
     job = start(engine, seed=5, temperature=0.7, top_p=0.9, max_new_tokens=33)
-    until(lambda: job.text)
+    eventually(lambda: job.text)
     assert not job.done
     looked_at.set()
     assert job.wait(PATIENCE_S)
@@ -319,7 +312,7 @@ def test_stop_ends_the_answer_and_closes_the_connection(
 ):
     server.answer = behaviour
     job = start(engine)
-    until(lambda: server.requests and job.text == text)
+    eventually(lambda: server.requests and job.text == text)
     began = time.monotonic()
     job.cancel()
     assert job.wait(PATIENCE_S)

@@ -38,6 +38,7 @@ from core.runtimes.speculation import (
     break_even,
 )
 from core.store import resolve
+from tests.waiting import PATIENCE_S
 
 EXACT = ExecutionHints.exact()
 ON = Speculation(SpeculationMode.ON)
@@ -146,7 +147,7 @@ def test_auto_does_not_guess_while_answers_share_the_batch(
     def take(token: StampedId) -> bool:
         first.append(token)
         joined.set()
-        return both.wait(20)  # otherwise it might end before the other one begins
+        return both.wait(PATIENCE_S)  # otherwise it might end before the other one begins
 
     def run() -> None:
         model.generate(long, take)
@@ -154,9 +155,9 @@ def test_auto_does_not_guess_while_answers_share_the_batch(
     monkeypatch.setattr(model._stepper, "add", add_and_note)
     thread = threading.Thread(target=run)
     thread.start()
-    assert joined.wait(20)
+    assert joined.wait(PATIENCE_S)
     second = tokens_of(model, request)
-    thread.join(60)
+    thread.join(PATIENCE_S)
     assert {token.step_drafts for token in second} == {None}
     assert first[0].step_drafts is not None and first[-1].step_drafts is None
     assert len(first) == 400 and first[:40] == second == alone

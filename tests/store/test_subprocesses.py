@@ -41,6 +41,7 @@ from core.store.hub import COMPLETE_MARK, HubAccess, completed
 from core.workers import process
 from tests.builders import tiny_checkpoint
 from tests.store.hub_server import Hub
+from tests.waiting import PATIENCE_S
 
 INT8 = Precision.INT8
 SECRET = "hf_verySecretToken"
@@ -219,7 +220,7 @@ def test_child_ends_with_its_parent(source: Source, settings: Settings) -> None:
         print(json.dumps(request), file=child.stdin, flush=True)
         assert json.loads(child.stdout.readline())["stage"] == "waiting"
         child.stdin.close()
-        assert child.wait(timeout=10) == 1
+        assert child.wait(timeout=PATIENCE_S) == 1
 
 
 def test_the_parent_receives_memory_and_log(source: Source, settings: Settings) -> None:

@@ -31,10 +31,10 @@ from core.store import (
 from core.store import tasks as tasks_module
 from core.store.hub import HubAccess, completed
 from tests.store.hub_server import Hub
+from tests.waiting import PATIENCE_S
 
 INT4, INT8, FP16 = Precision.INT4, Precision.INT8, Precision.FP16
 SECRET = "hf_verySecretToken"
-PATIENCE_S = 180.0
 
 
 def convert(model: str, precision: Precision = INT8, **more: Any) -> TaskRequest:
