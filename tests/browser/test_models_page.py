@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.browser.screen import FINISHED, Screen, eventually
+from playwright.sync_api import TimeoutError
+
+from tests.browser.screen import REOPEN_MS, Screen, eventually
 from tests.builders import tiny_checkpoint
 from tests.store.hub_server import Hub
 
@@ -30,15 +33,19 @@ def drawer(screen: Screen) -> Locator:
 
 
 def close(screen: Screen) -> None:
-    drawer(screen).get_by_role("button", name="Close").click()
-    drawer(screen).wait_for(state="detached")
+    def closed() -> bool:  # a click while the drawer is drawn may have no effect
+        with suppress(TimeoutError):
+            drawer(screen).get_by_role("button", name="Close").click(timeout=REOPEN_MS)
+            drawer(screen).wait_for(state="detached", timeout=REOPEN_MS)
+        return drawer(screen).count() == 0
+
+    eventually(closed, "the drawer is closed")
 
 
 def settled(screen: Screen) -> None:
     """Wait until a finished task and the page are drawn."""
     tasks(screen).get_by_text("elapsed").wait_for(state="detached")
-    screen.page.get_by_test_id("stStatusWidget").wait_for(state="detached")
-    screen.page.wait_for_timeout(1000)
+    screen.settled()
 
 
 def start(screen: Screen, precision: str, verb: str = "Convert to") -> None:
@@ -78,9 +85,9 @@ def test_convert_try_and_delete(
     result = screen.page.locator(".st-key-stored_paddock-neox_int4")
     row(screen, "paddock-neox").get_by_text("✓ INT4").wait_for()
     name.click()
-    result.get_by_role("button", name="More about Paddock NeoX 3M (tiny demo) INT4").click()
     more = screen.page.get_by_test_id("stPopoverBody")
-    more.get_by_text("Formats of the").wait_for()
+    about = result.get_by_role("button", name="More about Paddock NeoX 3M (tiny demo) INT4")
+    screen.open(about, more.get_by_text("Formats of the"))
     shown = screen.text_of(more)
     for word in ("Weights before", "Compression", "Peak memory", "Formats of the"):
         assert word in shown
@@ -91,9 +98,10 @@ def test_convert_try_and_delete(
     # Try it.
     result.get_by_role("link", name="Try it").click()
     screen.ready()
-    assert screen.path == "/instruct" and "precision=int4" in screen.url
+    eventually(lambda: "precision=int4" in screen.url, "it is selected")
+    assert screen.path == "/instruct"
     screen.ask("Name three advantages of being a cat.")
-    screen.newest.get_by_role("button", name=FINISHED).wait_for()
+    screen.await_answer()
     assert screen.answer_text()
     assert "INT4" in screen.details()
 
@@ -124,7 +132,7 @@ def test_a_link_to_another_model_replaces_the_selected_one(
     screen.go_to("Models")
     row(screen, "paddock-llama").get_by_role("link", name="Try it").click()
     screen.ready()
-    screen.page.wait_for_url("**precision=fp16**")
+    eventually(lambda: "precision=fp16" in screen.url, "its precision is in the link")
     assert "model=paddock-llama" in screen.url
     chosen = screen.page.get_by_role("radio", name="FP16")
     eventually(chosen.is_checked, "the precision is selected")

@@ -31,12 +31,18 @@ TOKEN = "hf_aTokenThatNobodyMaySee"
 def pick(screen: Screen, name: str, number: int = 0) -> None:
     """Choose a model of the first group."""
     box = screen.page.get_by_role("combobox", name="Model").nth(number)
-    box.click()
-    options = screen.page.get_by_role("option").all_inner_texts()
+    option = screen.page.get_by_role("option", name=f"{name} · ")
+
+    def listed() -> list[str]:
+        screen.open(box, option)
+        options = screen.page.get_by_role("option").all_inner_texts()
+        return options if "— To download —" in options else []
+
+    options = eventually(listed, "the list is open")
     here, download = options.index("— On this machine —"), options.index("— To download —")
     (found,) = [place for place, text in enumerate(options) if text.startswith(f"{name} · ")]
     assert here < found < download
-    screen.page.get_by_role("option", name=f"{name} · ").click()
+    screen.choose(box, option)
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.STORED])
@@ -158,12 +164,15 @@ def test_a_kiosk_changes_nothing_and_starts_afresh(
     kiosk.page.clock.install()
     kiosk.page.reload()
     kiosk.ready()
-    kiosk.page.get_by_role("combobox", name="Model").click()
-    assert "— To download —" not in kiosk.page.get_by_role("option").all_inner_texts()
-    kiosk.page.keyboard.press("Escape")
+    option = kiosk.page.get_by_role("option")
+    kiosk.open(kiosk.page.get_by_role("combobox", name="Model"), option.first)
+    assert "— To download —" not in option.all_inner_texts()
+    kiosk.page.clock.pause_at(kiosk.page.evaluate("Date.now()") / 1000 + 30)
+    kiosk.page.keyboard.press("Escape")  # the idle time begins, of the paused clock
     kiosk.page.clock.fast_forward(IDLE_MS - 1000)
     assert "tokens=8" in kiosk.url
     kiosk.page.clock.fast_forward(2000)
+    kiosk.page.clock.resume()
     kiosk.page.wait_for_url(re.compile(r"/instruct$"))
     kiosk.ready()
     assert kiosk.composer.input_value() == ""

@@ -56,6 +56,7 @@ def test_dying_remote_does_not_affect_the_local_side(
     broken = "closed the connection before the answer was complete"
     eventually(lambda: broken in compare.text("B"), "what happened to it")
     eventually(lambda: TEXTS[NEOX] in compare.text("A"), "the other side's answer")
+    compare.await_end()
     assert "The remote says" in compare.text("B")
     assert "on office" in compare.text("B")
     assert f"127.0.0.1:{server.port}" in compare.text("B")

@@ -59,7 +59,7 @@ def test_answer_is_shown_and_stopped_in_another_tab(
     other.page.reload()
     other.ready()
     eventually(lambda: other.live_text().startswith(shown), "after a reload, too")
-    other.stop()
+    other.button("Stop").click()
     for each in (screen, other):
         each.await_answer()
         assert "Stopped" in each.answer_text()
