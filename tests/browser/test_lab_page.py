@@ -149,6 +149,7 @@ def test_an_answer_by_its_tokens_goes_on_from_another_one(
     tokens = screen.page.get_by_role("radiogroup", name="Tokens of the answer").get_by_role("radio")
     assert before.split()[0] in "".join(tokens.all_inner_texts())
     sent = line.sent
+
     def pointed_at(number: int) -> bool:
         tokens.nth(number).hover()
         return card(tokens.nth(number)).count(" ") >= 10

@@ -27,9 +27,6 @@ from tests.compare.conftest import GREEDY, PATIENCE_S, USER, Held, OutOfOrder, S
 from tests.fakes import APART_NS, NEAR_NS, FakeCores
 from tests.waiting import eventually
 
-AT_ONCE_S = 10.0
-"""Longest time until a stop takes effect; an idle machine needs a few milliseconds."""
-
 
 def setup(*names: str, mode: Mode = Mode.FAIR, sampling: SamplingSettings = GREEDY) -> Setup:
     return Setup(tuple(map(spec, names)), GenerationRequest("Why?", sampling=sampling), mode)
@@ -61,22 +58,25 @@ def test_fair_mode_runs_sides_in_order(stable: Stable):
     assert [answer.contended for answer in match.answers] == [False, False]
 
 
-def test_running_comparisons_are_counted(stable: Stable):
-    before = running_matches()
+def test_running_comparisons_are_counted(stable: Stable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(match_module, "_running", set())  # without those of other tests
     stable.add("two", "It is quiet.")
     first = stable.hold("one")
     match = Match(setup("one", "two"), stable, USER)
     assert first.begun.wait(PATIENCE_S)  # the other one waits behind it
     other = Match(setup("one", "two"), stable, USER)
-    eventually(lambda: running_matches() == before + 2)
+    eventually(lambda: running_matches() == 2)
     other.stop()
-    assert other.wait(PATIENCE_S) and running_matches() == before + 1
+    assert other.wait(PATIENCE_S) and running_matches() == 1
     first.open()
-    assert match.wait(PATIENCE_S) and running_matches() == before
+    assert match.wait(PATIENCE_S) and running_matches() == 0
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_deferred_comparison_starts_on_begin(stable: Stable, mode: Mode):
+def test_deferred_comparison_starts_on_begin(
+    stable: Stable, mode: Mode, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(match_module, "BEGIN_TIMEOUT_S", 10 * PATIENCE_S)
     stable.add("one", "It is quiet."), stable.add("two", "It is quiet.")
     match = Match(setup("one", "two", mode=mode), stable, USER, deferred=True)
     assert not match.wait(0.3) and stable.started == []
@@ -97,10 +97,11 @@ def test_deferred_comparison_starts_after_the_timeout(
     assert stable.started == ["one", "two"]
 
 
-def test_deferred_comparison_can_be_stopped(stable: Stable):
+def test_deferred_comparison_can_be_stopped(stable: Stable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(match_module, "BEGIN_TIMEOUT_S", 10 * PATIENCE_S)
     match = Match(setup("one", "two"), stable, USER, deferred=True)
     match.stop()
-    assert match.done and match.wait(AT_ONCE_S)
+    assert match.done and match.wait(PATIENCE_S)
     assert stable.started == []
 
 
@@ -170,7 +171,8 @@ class Paddock:
 
 
 @pytest.fixture
-def paddock(stable: Stable) -> Paddock:
+def paddock(stable: Stable, monkeypatch: pytest.MonkeyPatch) -> Paddock:
+    monkeypatch.setattr(match_module, "START_LINE_TIMEOUT_S", 10 * PATIENCE_S)
     made = Paddock()
     stable.lease = made.lease
     made.add("one", "two", "three")
@@ -237,7 +239,7 @@ def test_side_stopped_at_the_start_line_is_skipped_at_once(stable: Stable, paddo
     paddock.loaded["one"].set()
     eventually(lambda: match.message(0).startswith("Loaded"))
     match.stop()
-    assert match.wait(AT_ONCE_S)
+    assert match.wait(PATIENCE_S)
     assert stable.started == [] and [match.state(0), match.state(1)] == [SideState.SKIPPED] * 2
 
 
@@ -252,7 +254,7 @@ def test_stopping_one_side_does_not_stop_the_other(stable: Stable, mode: Mode):
     eventually(lambda: tokens(match, 0) == 3)
     match.stop(0)
     first.open()  # the next token is the last
-    eventually(lambda: match.state(0) is SideState.DONE, AT_ONCE_S)
+    eventually(lambda: match.state(0) is SideState.DONE)
     assert match.answers[0].stop_reason is StopReason.CANCELLED and match.answers[0].text
     second.let(4)
     eventually(lambda: tokens(match, 1) == 4)
@@ -279,7 +281,7 @@ def test_stop_ends_a_prefill(stable: Stable):
     eventually(lambda: match.jobs[0] is not None)
     assert match.jobs[0].snapshot().phase is Phase.PREFILL
     match.stop(0)
-    eventually(lambda: match.state(0) is SideState.DONE, AT_ONCE_S)
+    eventually(lambda: match.state(0) is SideState.DONE)
     assert match.wait(PATIENCE_S)
     assert match.answers[0].stop_reason is StopReason.CANCELLED
     assert match.answers[1].text == "It is quiet."
@@ -308,7 +310,7 @@ def test_stop_without_a_side_stops_all(stable: Stable):
     eventually(lambda: tokens(match, 0) == 1)
     match.stop()
     first.open()
-    assert match.wait(AT_ONCE_S) and match.done
+    assert match.wait(PATIENCE_S) and match.done
     assert [match.state(0), match.state(1)] == [SideState.DONE, SideState.SKIPPED]
     assert stable.started == ["one"]
 
@@ -568,11 +570,11 @@ def test_cores_are_not_reported_if_irrelevant_or_unknown(
     match = Match(setup("one", "two"), stable, USER)
     assert match.wait(PATIENCE_S)
     assert [match.timing(side).cores_apart for side in (0, 1)] == [False, False]
-    monkeypatch.setattr(stopping, "LONGEST_JUDGED_S", 0.0)  # they may move during a long answer
-    cores.to_come = [APART_NS] * 4
-    long = Match(setup("one", "one"), stable, USER)
-    assert long.wait(PATIENCE_S) and not long.timing(0).cores_apart
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(stopping, "LONGEST_JUDGED_S", 0.0)  # they may move during a long answer
+        cores.to_come = [APART_NS] * 4
+        long = Match(setup("one", "one"), stable, USER)
+        assert long.wait(PATIENCE_S) and not long.timing(0).cores_apart
     cores.to_come = [APART_NS] * 4
     race = Match(setup("one", "one", mode=Mode.RACE), stable, USER)
     assert race.wait(PATIENCE_S) and not race.timing(0).cores_apart
@@ -583,6 +585,7 @@ def test_deferred_comparison_waits_for_near_cores(
     stable: Stable, cores: FakeCores, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(match_module.psutil, "cpu_percent", lambda interval: 0.0)
+    monkeypatch.setattr(match_module, "IDLE_WAIT_S", PATIENCE_S)
     cores.note(NEAR_NS)
     stable.add("one", "It is quiet.")
     cores.to_come = [APART_NS, APART_NS, NEAR_NS]
