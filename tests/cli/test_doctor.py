@@ -9,7 +9,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
 from collections import namedtuple
 from importlib import metadata
 from pathlib import Path
@@ -56,11 +55,9 @@ def refuse_import(monkeypatch, module: str) -> None:
     monkeypatch.setattr(builtins, "__import__", importing)
 
 
-def test_all_checks_run_within_ten_seconds(settings: Settings, requirements) -> None:
+def test_all_checks_run(settings: Settings, requirements) -> None:
     pins = requirements(f"psutil=={metadata.version('psutil')}")
-    begin = time.monotonic()
     checks = doctor.run_checks(settings, requirements=pins)
-    assert time.monotonic() - begin < 10
     names = [check.name for check in checks]
     assert names == [
         "Python",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +39,7 @@ from core.store import TaskKind, TaskRequest, TaskState
 from core.store import tasks as tasks_module
 from tests.builders import tiny_checkpoint
 from tests.in_process import converted, engine_in_process, greedy_answer
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, eventually
 
 SpecOf = Callable[..., ModelSpec]
 SHORT = SamplingSettings(max_new_tokens=12, seed=9)
@@ -124,14 +123,9 @@ def test_answer_cancelled_in_the_queue_is_recorded_as_cancelled(
     assert start(engine, spec, None).wait(PATIENCE_S)
     monkeypatch.setattr(OptimumModel, "generate", slow)
     first = start(engine, spec, f"{session} first")
-    deadline = time.monotonic() + 30
-    while first.snapshot().phase is not Phase.PREFILL:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    eventually(lambda: first.snapshot().phase is Phase.PREFILL)
     second = start(engine, spec, session)
-    while second.snapshot().place != 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    eventually(lambda: second.snapshot().place == 1)
     second.cancel()
     assert second.wait(PATIENCE_S)
     (run,) = engine.runs.recent(session=session)
@@ -282,17 +276,12 @@ def test_invalid_manifest(engine, spec_of, stored_folder):
 
 def test_cancel_during_conversion_leaves_no_files(fresh: Engine, checkpoints):
     job = start(fresh, ModelSpec(str(checkpoints("phi")), Precision.INT8), None)
-    deadline = time.monotonic() + 60
-    while not list(fresh.settings.models_dir.glob(".work/*")):
-        assert time.monotonic() < deadline and not job.done
-        time.sleep(0.01)
+    eventually(lambda: list(fresh.settings.models_dir.glob(".work/*")) or job.done)
     assert job.snapshot().phase is Phase.PREPARING
     job.cancel()
     assert job.wait(PATIENCE_S)
     assert job.answer.stop_reason is StopReason.CANCELLED and job.answer.error is None
-    while fresh.pool._loads:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: not fresh.pool._loads)
     assert fresh.store.list() == []
     left = [path for path in fresh.settings.models_dir.rglob("*") if path.is_file()]
     assert [path.suffix for path in left if path.suffix != ".lock"] == []
@@ -333,10 +322,7 @@ def test_answer_during_a_task_is_contended(
     (run,) = engine.runs.recent(session=session)
     assert run.flat()["contended"] is True
     go_on.set()
-    deadline = time.monotonic() + 30
-    while engine.tasks.active():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    eventually(lambda: not engine.tasks.active())
     assert engine.tasks.get(number).state is TaskState.DONE
     after = start(engine, spec, session)
     assert after.wait(PATIENCE_S) and not after.answer.contended

@@ -189,14 +189,13 @@ def test_timeout_in_prefill_and_during_generation(tokenizer):
     handle.model._script = endless_prefill
     assert ended(start(handle, timeout_s=0.05)).stop_reason is StopReason.TIMEOUT
 
-    def slow(request):
-        while True:
-            time.sleep(0.01)
-            yield 40
+    def endless(request):
+        yield 40
+        assert handle.model.interrupted.wait(PATIENCE_S)
+        yield 40
 
-    handle.model._script = slow
-    many = SamplingSettings(max_new_tokens=1500, greedy=True)
-    answer = ended(start(handle, timeout_s=0.1, sampling=many))
+    handle.model._script = endless
+    answer = ended(start(handle, timeout_s=0.1))
     assert answer.stop_reason is StopReason.TIMEOUT and answer.text
 
 

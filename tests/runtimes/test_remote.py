@@ -22,9 +22,6 @@ from core.settings import Settings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, free_port, serving
 from tests.waiting import PATIENCE_S, eventually
 
-STOP_S = 20.0
-"""Time in seconds within which Stop must end an answer; an idle machine needs 0.5, a busy one more.
-A server that is waited for would take :data:`PATIENCE_S`."""
 TINY = ModelSpec.of_remote("remote:office/tiny")
 
 
@@ -35,8 +32,11 @@ def server() -> Iterator[ScriptedServer]:
 
 
 @pytest.fixture
-def engine(tmp_path: Path, server: ScriptedServer) -> Iterator[Engine]:
+def engine(
+    tmp_path: Path, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Engine]:
     """An engine whose remote is the scripted server."""
+    monkeypatch.setattr(client, "MODEL_LIST_TIMEOUT_S", PATIENCE_S)
     made = Engine(Settings(home=tmp_path / "home", remote_silence_s=PATIENCE_S))
     made.add_remote("office", server.url, KEY)
     yield made
@@ -274,9 +274,7 @@ def test_silent_server_times_out(tmp_path: Path, server: ScriptedServer):
 
 def test_unreachable_server_fails_at_once(engine: Engine):
     engine.add_remote("office", f"http://127.0.0.1:{free_port()}/v1")
-    began = time.monotonic()
     assert "Cannot connect to" in ask(engine).error_sentence
-    assert time.monotonic() - began < 30
 
 
 def test_removed_remote_fails(engine: Engine):
@@ -313,20 +311,15 @@ def test_stop_ends_the_answer_and_closes_the_connection(
     server.answer = behaviour
     job = start(engine)
     eventually(lambda: server.requests and job.text == text)
-    began = time.monotonic()
     job.cancel()
-    assert job.wait(PATIENCE_S)
-    assert time.monotonic() - began < STOP_S
+    assert job.wait(PATIENCE_S / 2), "it waits for the server"
     assert (job.answer.stop_reason, job.answer.text) == (StopReason.CANCELLED, text)
     assert server.disconnected.wait(PATIENCE_S)
     server.answer = lambda handler: handler.stream(["Next"])
     assert ask(engine).text == "Next"
 
 
-def test_stop_ends_the_answer_while_connecting(
-    engine: Engine, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(client, "MODEL_LIST_TIMEOUT_S", PATIENCE_S)
+def test_stop_ends_the_answer_while_connecting(engine: Engine, server: ScriptedServer):
     waiting = threading.Event()
 
     def listing(handler: Handler) -> None:
@@ -336,16 +329,15 @@ def test_stop_ends_the_answer_while_connecting(
     server.listing = listing
     job = start(engine)
     assert waiting.wait(PATIENCE_S)
-    began = time.monotonic()
     job.cancel()
-    assert job.wait(PATIENCE_S)
-    assert time.monotonic() - began < STOP_S
+    assert job.wait(PATIENCE_S / 2), "it waits for the server"
     assert job.answer.stop_reason is StopReason.CANCELLED
 
 
 def test_timeout_applies_to_remotes(tmp_path: Path, server: ScriptedServer):
-    made = Engine(Settings(home=tmp_path / "other", generation_timeout_s=2.0))
+    made = Engine(Settings(home=tmp_path / "other", generation_timeout_s=5.0))
     made.add_remote("office", server.url)
+    assert ask(made).text  # connected, so that the next word comes at once
     server.answer = say_one_word
     ended = ask(made)
     assert (ended.stop_reason, ended.text) == (StopReason.TIMEOUT, "One")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,7 +61,13 @@ def ids_of(model: LoadedModel, request: TokenRequest) -> list[int]:
 
 
 def children() -> set[int]:
-    return {child.pid for child in psutil.Process().children()}
+    """Return the processes of models."""
+    found = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it ended
+            if "core.runtimes.subprocess_worker" in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found
 
 
 # Answers
