@@ -175,15 +175,16 @@ def test_real_model_is_tuned_and_hints_are_applied(
 ):
     """With one hint and one round."""
     spec = spec_of("llama", Precision.INT8)
-    monkeypatch.setattr(tuning, "_axes", lambda precision, device: [("threads", (1,))])
-    monkeypatch.setattr(tuning, "LEAST_GAIN", 0.0)
-    monkeypatch.setattr(tuning, "LONGEST_FIRST_TOKEN", 1e9)
-    monkeypatch.setattr(tuning, "ROUNDS", 1)
-    service = TuningService(engine.settings, engine.keep_tuned, MONITOR.running)
-    run = service.start(spec, perplexity_limit=1.5)
-    with pytest.raises(ModelBusyError):
-        service.start(spec)
-    assert run.wait(PATIENCE_S)
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "_axes", lambda precision, device: [("threads", (1,))])
+        patch.setattr(tuning, "LEAST_GAIN", 0.0)
+        patch.setattr(tuning, "LONGEST_FIRST_TOKEN", 1e9)
+        patch.setattr(tuning, "ROUNDS", 1)
+        service = TuningService(engine.settings, engine.keep_tuned, MONITOR.running)
+        run = service.start(spec, perplexity_limit=1.5)
+        with pytest.raises(ModelBusyError):
+            service.start(spec)
+        assert run.wait(PATIENCE_S)
     assert run.error is None, run.message
     (trial,) = run.trials
     assert trial.hints.threads == 1 and trial.kept
@@ -193,7 +194,6 @@ def test_real_model_is_tuned_and_hints_are_applied(
         run.speculation
     )
 
-    monkeypatch.undo()
     fixed = ExecutionHints(inference_precision="f32", threads=1)
     engine.keep_tuned(replace(run.result, hints=fixed))
     with engine.pool.lease(spec, lambda *news: None, threading.Event()) as lease:

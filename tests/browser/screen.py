@@ -211,6 +211,16 @@ class Screen:
         found = where.evaluate_all("(all) => all.slice(0, 1).map((each) => each.innerText)")
         return "".join(found).replace("▌", "").strip()
 
+    def at_rest(self, element: Locator) -> dict[str, float]:
+        """Return the place of an element once it has stopped moving."""
+
+        def unmoved() -> dict[str, float] | None:
+            before = element.bounding_box()
+            self.page.wait_for_timeout(300)
+            return before if before == element.bounding_box() else None
+
+        return eventually(unmoved, "it has stopped moving")
+
     def answer_text(self) -> str:
         """Return the text of the newest finished answer."""
         return self.text_of(self.newest)

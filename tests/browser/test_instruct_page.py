@@ -49,7 +49,7 @@ def test_newest_answer_is_in_view_from_the_first_token_on(
         screen.ask(f"What did ship {number} do?" + " Tell me all about it." * 300 * (number - 1))
         eventually(screen.live_text, "the first tokens show")
         eventually(lambda number=number: in_view(screen, screen.live, number), "in view")
-        top = screen.live.bounding_box()["y"]
+        top = screen.at_rest(screen.live)["y"]
         scripted.release(150)
         eventually(lambda: scripted.state()["tokens"] >= 150, "it streams")
         eventually(lambda: len(screen.live_text()) > 100, "it shows")
@@ -233,9 +233,10 @@ def test_changing_a_setting_while_streaming_keeps_the_answer(
 def test_reading_pace_slows_the_display_and_not_the_figures(
     scripted: Stagehand, open_screen: Callable[..., Screen]
 ) -> None:
-    scripted.script("0123456789" * 48, tokens_per_s=400)  # each digit is one token
+    # Each digit is one token; the display takes long enough to be measured between two stalls.
+    scripted.script("0123456789" * 200, tokens_per_s=400)
     # The default pace is automatic, and the model is a tiny demo.
-    screen = open_screen(f"{scripted.url}/instruct?tokens=600").ready()
+    screen = open_screen(f"{scripted.url}/instruct?tokens=2100").ready()
     screen.ask("Count.")
     eventually(lambda: len(screen.live_text()) > 10, "the text shows")
     eventually(lambda: scripted.state()["running"] == 0, "the model is done")

@@ -58,13 +58,7 @@ def beside_bar(screen: Screen, number: int) -> tuple[float, float]:
     """Return a place in the row of a bar, right of a short bar."""
     tick = screen.settled().page.locator(".st-key-lab_side_0 .yaxislayer-above text").nth(number)
     tick.scroll_into_view_if_needed()
-
-    def at_rest() -> dict[str, float] | None:  # a chart that is drawn moves what is around it
-        before = tick.bounding_box()
-        screen.page.wait_for_timeout(300)
-        return before if before == tick.bounding_box() else None
-
-    place = eventually(at_rest, "the chart is drawn")
+    place = screen.at_rest(tick)
     return place["x"] + place["width"] + 120, place["y"] + place["height"] / 2
 
 

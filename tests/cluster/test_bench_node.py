@@ -25,6 +25,7 @@ PLAN = Plan(
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> FakeWork:
     """Replaces conversion and measurement."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # as the node does, but not for good
     return FakeWork().install(monkeypatch.setattr)
 
 

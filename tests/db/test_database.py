@@ -179,20 +179,20 @@ def test_database_of_a_newer_version_is_rejected(tmp_path: Path) -> None:
 
 def test_locked_database_is_reported_and_works_afterwards(tmp_path: Path) -> None:
     store = RunStore.open(Settings(home=tmp_path), patience_s=0.2)
+    with store.database.reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 200
     run_id = store.start(a_start())
     with raw(tmp_path) as other:
         other.execute("BEGIN IMMEDIATE")
-        begin = time.monotonic()
         with pytest.raises(RecordsError, match="locked by another program"):
             store.finish(run_id, a_result())
-        assert time.monotonic() - begin < 4, "and not after the usual patience"
         assert store.get(run_id).result is None, "readers do not wait for the writer"
         other.execute("ROLLBACK")
     assert store.finish(run_id, a_result())
 
 
 def test_a_lock_that_goes_away_is_waited_for(tmp_path: Path) -> None:
-    store = RunStore.open(Settings(home=tmp_path))
+    store = RunStore.open(Settings(home=tmp_path), patience_s=PATIENCE_S)
     with raw(tmp_path) as other, ThreadPoolExecutor() as pool:
         other.execute("BEGIN IMMEDIATE")
         waiting = pool.submit(store.start, a_start())

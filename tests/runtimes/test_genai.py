@@ -132,11 +132,11 @@ def test_conditions_are_read_from_the_plugin(model: GenAIModel):
 
 def test_free_memory_limits_concurrent_answers(stored_folder: Path, monkeypatch):
     spec = ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
-    monkeypatch.setattr("core.runtimes.genai.available_memory_bytes", lambda: 0)
-    without_memory = GenAIRuntime(at_once=3).load(stored_folder, spec)
-    without_memory.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("core.runtimes.genai.available_memory_bytes", lambda: 0)
+        without_memory = GenAIRuntime(at_once=3).load(stored_folder, spec)
+        without_memory.close()
     assert without_memory.at_once == 1
-    monkeypatch.undo()
     with_memory = GenAIRuntime(at_once=3).load(stored_folder, spec)
     with_memory.close()
     assert with_memory.at_once == 3

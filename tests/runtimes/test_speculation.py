@@ -172,13 +172,13 @@ def test_auto_loads_the_second_pipeline_after_the_first_answer_with_a_passage(
         short = TokenRequest((5, 6, 7), GREEDY, speculation=AUTO_SPECULATION)
         tokens_of(loaded, short)
         assert loaded._lookup is None
-        monkeypatch.setattr(genai, "available_memory_bytes", lambda: 0)
         passage = replace(short, prompt_ids=PASSAGE)
-        with pytest.raises(NotEnoughMemoryError, match="Switch speculation off"):
-            tokens_of(loaded, replace(passage, speculation=ON))
-        first = tokens_of(loaded, passage)
+        with monkeypatch.context() as patch:
+            patch.setattr(genai, "available_memory_bytes", lambda: 0)
+            with pytest.raises(NotEnoughMemoryError, match="Switch speculation off"):
+                tokens_of(loaded, replace(passage, speculation=ON))
+            first = tokens_of(loaded, passage)
         assert {token.step_drafts for token in first} == {None}
-        monkeypatch.undo()
         tokens_of(loaded, passage)
         with loaded._lookup_lock:  # held while it is loaded in the background
             pass
