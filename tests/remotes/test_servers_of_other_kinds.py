@@ -26,7 +26,7 @@ from tests.waiting import PATIENCE_S
 @pytest.fixture
 def engine(tmp_path: Path, server: ScriptedServer) -> Iterator[Engine]:
     """An engine with the scripted server as its remote."""
-    made = Engine(Settings(home=tmp_path / "home", remote_silence_s=5.0))
+    made = Engine(Settings(home=tmp_path / "home", remote_silence_s=PATIENCE_S))
     made.add_remote("office", server.url)
     yield made
     made.close()

@@ -16,7 +16,6 @@ from core.inference.answer import Answer, StopReason
 from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
-from core.remotes import client
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings
 from core.settings import Settings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, free_port, serving
@@ -32,11 +31,8 @@ def server() -> Iterator[ScriptedServer]:
 
 
 @pytest.fixture
-def engine(
-    tmp_path: Path, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Engine]:
+def engine(tmp_path: Path, server: ScriptedServer) -> Iterator[Engine]:
     """An engine whose remote is the scripted server."""
-    monkeypatch.setattr(client, "MODEL_LIST_TIMEOUT_S", PATIENCE_S)
     made = Engine(Settings(home=tmp_path / "home", remote_silence_s=PATIENCE_S))
     made.add_remote("office", server.url, KEY)
     yield made
