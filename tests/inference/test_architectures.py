@@ -240,7 +240,7 @@ def test_cancel_while_queued(spec_of: SpecOf, ask, on_token_of):
     assert len(ended(first).token_ids) == 4
 
 
-def test_a_seed_reproduces_while_another_model_samples(spec_of: SpecOf, ask):
+def test_a_seed_reproduces_while_another_model_samples(spec_of: SpecOf, ask, on_token_of):
     one, other = spec_of("llama"), spec_of("phi")
     alone = ended(ask(one, max_new_tokens=120, seed=11, temperature=1.0))
     assert not alone.contended
@@ -248,6 +248,8 @@ def test_a_seed_reproduces_while_another_model_samples(spec_of: SpecOf, ask):
         alone.token_ids
     )
     ended(ask(other, max_new_tokens=2))
+    meeting = threading.Barrier(2)
+    on_token_of(lambda count: meeting.wait(PATIENCE_S) if count == 1 else None)
     jobs = [
         (ask(one, max_new_tokens=120, seed=11, temperature=1.0),
          ask(other, max_new_tokens=120, seed=11, temperature=1.0))
@@ -257,7 +259,7 @@ def test_a_seed_reproduces_while_another_model_samples(spec_of: SpecOf, ask):
     others = [ended(job) for _, job in jobs]
     assert {answer.token_ids for answer in answers} == {alone.token_ids}
     assert len({answer.token_ids for answer in others}) == 1
-    assert any(answer.contended for answer in answers)
+    assert all(answer.contended for answer in answers)
 
 
 def test_concurrent_answers_of_two_models_are_contended(spec_of: SpecOf, ask, on_token_of):
