@@ -61,12 +61,14 @@ def test_convert_try_and_delete(
     screen = open_screen(f"{app}/models")
     # By the keyboard, and back to where it was.
     name = row(screen, "paddock-neox").get_by_role("button", name="Paddock NeoX", exact=False).first
+    screen.settled()  # a key may have no effect while the page is drawn
     name.press("Enter")
     drawer(screen).get_by_text("Requirements on this machine").wait_for()
     eventually(lambda: "open=paddock-neox" in screen.url, "the URL is updated")
     screen.page.keyboard.press("Escape")
     drawer(screen).wait_for(state="detached")
     eventually(lambda: "open=" not in screen.url, "the URL is updated")
+    screen.settled()
     row(screen, "paddock-neox").get_by_role("button", name="Get Paddock NeoX").click()
     start(screen, "INT4")
     close(screen)
