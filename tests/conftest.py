@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from core.benchmark import stopping
 from core.catalogue import Precision
 from core.hardware import devices
 from core.inference.contention import MONITOR
@@ -20,6 +21,7 @@ from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from tests.builders import tiny_checkpoint
 from tests.fakes import FakeCores
+from tests.waiting import PATIENCE_S
 
 POSITIONS = 8192
 """Context length of the tiny models, long enough for prompts whose prefill can be stopped."""
@@ -64,7 +66,11 @@ def _main_module() -> Iterator[None]:
 
 @pytest.fixture
 def cores(monkeypatch: pytest.MonkeyPatch) -> FakeCores:
-    """Return fake processor cores whose latency is low unless the test changes it."""
+    """Return fake processor cores whose latency is low unless the test changes it.
+
+    It is known for answers of any length, as they take long on a busy machine.
+    """
+    monkeypatch.setattr(stopping, "LONGEST_JUDGED_S", PATIENCE_S)
     found = FakeCores()
     for module in ("match", "timed_answers"):
         monkeypatch.setattr(f"core.compare.{module}.CORES", found)

@@ -20,6 +20,7 @@ from core.runtimes.spec import ModelSpec, RuntimeName, TokenRequest
 from core.settings import Settings
 from core.store import Manifest, StoredModel
 from core.store.manifest import SourceRecord
+from tests.waiting import PATIENCE_S
 
 NEAR_NS, APART_NS = 110.0, 290.0
 """Core-to-core latencies as measured on a machine."""
@@ -87,7 +88,7 @@ class FakeModel(LoadedModel):
 
     def prefill_until_interrupted(self) -> None:
         """For scripts: a prefill that only an interruption ends."""
-        assert self.interrupted.wait(20), "nobody interrupted the prefill"
+        assert self.interrupted.wait(PATIENCE_S), "nobody interrupted the prefill"
         raise InterruptedGeneration
 
 

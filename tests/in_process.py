@@ -14,8 +14,7 @@ from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings
 from core.settings import Settings
-
-PATIENCE_S = 120.0
+from tests.waiting import PATIENCE_S
 
 
 def engine_in_process(home: Path) -> Engine:

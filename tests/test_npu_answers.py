@@ -29,6 +29,7 @@ from core.store import ModelStore, SourceKind, StoredModel, npu
 from core.store.manifest import SourceRecord, write_manifest
 from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
 from tests.fakes import FakeModel, FakeRuntime
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("an_npu")
 
@@ -180,7 +181,7 @@ def test_stop_ends_the_conversion_and_keeps_the_stored_model(engine: Engine, min
     with MONITOR.running() as beside:
         assert beside.contended  # a conversion affects timings
     job.cancel()
-    assert job.wait(20) and job.answer.stop_reason is StopReason.CANCELLED
+    assert job.wait(PATIENCE_S) and job.answer.stop_reason is StopReason.CANCELLED
     while engine.pool._loads:
         ended.wait(0.01)
     assert made_for_npu(engine) == [] and not list(work.glob("*/export"))

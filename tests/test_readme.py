@@ -14,6 +14,7 @@ import pytest
 from core.__main__ import _parser
 from core.settings import CHECKOUT
 from tests.readme import blocks, documents
+from tests.waiting import PATIENCE_S
 
 MODULE = ["-m", "core"]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -49,7 +50,7 @@ def test_remote_servers_example_works(tmp_path: Path):
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.stdout.strip() == (
         "('lab', 'https://llm.example/v1', 'sesame') ('office', 'http://box:8000/v3', None)"

@@ -15,6 +15,7 @@ import pytest
 import core.errors
 from core.errors import PaddockError
 from core.settings import CHECKOUT
+from tests.waiting import PATIENCE_S
 
 SOURCES = sorted(path for folder in ("core", "pages") for path in (CHECKOUT / folder).rglob("*.py"))
 
@@ -185,6 +186,10 @@ def test_heavy_libraries_are_imported_inside_functions(path: Path):
 def test_importing_a_module_loads_no_heavy_library(module: str, heavy: tuple[str, ...]):
     code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -13,6 +13,7 @@ from core.inference.engine import Engine
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def answered(engine: Engine, spec: ModelSpec) -> None:
         "Where?", sampling=SamplingSettings(max_new_tokens=2), prompt_format="dolly"
     )
     job = engine.answer(engine.handle(spec), request, origin=Origin.INSTRUCT)
-    assert job.wait(120) and job.answer.error is None
+    assert job.wait(PATIENCE_S) and job.answer.error is None
 
 
 def test_model_of_the_latest_answer_is_loaded(engine: Engine, spec_of):

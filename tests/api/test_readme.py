@@ -14,12 +14,11 @@ import pytest
 from core.db import Origin, RunRecord
 from tests.api.conftest import Served
 from tests.readme import blocks
+from tests.waiting import PATIENCE_S
 
 DOCUMENT = "docs/api.md"
 ADDRESS = "http://localhost:8501"
 INSTRUCTION = "Name three advantages of being a cat."
-TIMEOUT_S = 180.0
-"""The first answer converts and loads the model."""
 
 
 def output_of(served: Served, folder: Path, shown: str, *run_by: str) -> str:
@@ -33,7 +32,7 @@ def output_of(served: Served, folder: Path, shown: str, *run_by: str) -> str:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=TIMEOUT_S,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -20,6 +20,7 @@ from core.settings import Settings, load_settings
 from tests.api.stand_ins import MODEL, StandIn, chat
 from tests.builders import tiny_tokenizer
 from tests.fakes import FakeHandle, FakeModel
+from tests.waiting import PATIENCE_S
 
 CHAT = "/v1/chat/completions"
 USER = {"role": "user", "content": "Which way is the harbour?"}
@@ -174,8 +175,8 @@ def answer_within(folder: Path, positions: int, **fields: Any) -> tuple[Answer, 
     )
     request = parse_chat(chat(temperature=0, **fields), Settings()).request
     handle = FakeHandle(model, key="not-in-the-catalogue")
-    job = Job(handle, request, handle.scheduler, timeout_s=60).start()
-    assert job.wait(30) and job.answer is not None
+    job = Job(handle, request, handle.scheduler, timeout_s=PATIENCE_S).start()
+    assert job.wait(PATIENCE_S) and job.answer is not None
     return job.answer, model
 
 

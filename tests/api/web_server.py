@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable
 
 import httpx
 import uvicorn
 
 from tests.api.stand_ins import StandIn, chat
+from tests.waiting import PATIENCE_S, eventually
 
 CHAT = "/v1/chat/completions"
 BODY = json.dumps(chat()).encode()
-PATIENCE_S = 60.0
 
 
 class Server:
@@ -58,10 +56,3 @@ class Server:
     def ask(self) -> int:
         """Send a valid request and return its status."""
         return httpx.post(f"{self.url}{CHAT}", json=chat(), timeout=PATIENCE_S).status_code
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.01)

@@ -14,6 +14,7 @@ from argon2.exceptions import HashingError, VerificationError
 from core.auth.hashing import RFC_9106_LOW_MEMORY, Hasher
 from core.errors import NotEnoughMemoryError, TooBusyError
 from tests.auth.samples import CHEAP, GOOD, HOSTILE, CountingHasher
+from tests.waiting import PATIENCE_S
 
 
 def test_hash_has_its_parameters_and_its_own_salt():
@@ -85,7 +86,7 @@ class Slow:
         with self.turn:
             self.now += 1
             self.most = max(self.most, self.now)
-        self.go_on.wait(60)
+        self.go_on.wait(PATIENCE_S)
         with self.turn:
             self.now -= 1
         return True

@@ -138,10 +138,10 @@ def test_list_of_common_passwords_is_well_formed():
 
 
 def test_checking_the_longest_password_is_fast():
-    begin = time.perf_counter()
+    begin = time.process_time()
     for text in ("ab" * 127 + "q", "a" * 255 + "b", "1" * 256, "x1!" * 85, "abcqwe1" * 36):
         is_common(text)
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10
 
 
 @pytest.mark.parametrize("text", ["a\x00bcdefgh", "line\nbreak1", "\ud800bcdefgh", "\x7fabcdefgh"])

@@ -11,6 +11,7 @@ import pytest
 from core.auth.rate_limit import Attempts, Bucket, Kind, address_key
 from core.errors import TooManyAttemptsError
 from tests.auth.samples import Clock
+from tests.waiting import PATIENCE_S
 
 
 def a_bucket(key: str = "x", limit: int = 3, kind: Kind = Kind.ADDRESS) -> Bucket:
@@ -96,7 +97,7 @@ def test_fifty_concurrent_attempts_do_not_exceed_the_limit(limit: int):
     attempts, bucket, start = Attempts(60), a_bucket(limit=limit), threading.Barrier(50)
 
     def try_once(_: int) -> bool:
-        start.wait(10)
+        start.wait(PATIENCE_S)
         try:
             attempts.begin([bucket])
         except TooManyAttemptsError:

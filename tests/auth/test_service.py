@@ -39,6 +39,7 @@ from tests.auth.samples import (
 )
 from tests.db.run_samples import a_result, a_start
 from tests.db.test_votes import a_vote
+from tests.waiting import PATIENCE_S
 
 WRONG = "wrong-kettle-violin"
 
@@ -76,7 +77,7 @@ def test_concurrent_registrations_of_a_name_create_one_account(world: World):
     start = threading.Barrier(20)
 
     def register(number: int) -> bool:
-        start.wait(10)
+        start.wait(PATIENCE_S)
         try:
             world.accounts.register("Ada" if number % 2 else "ADA", GOOD, HERE)
         except AccountInputError:
@@ -324,7 +325,7 @@ def test_fifty_concurrent_guesses_are_hashed_up_to_the_limit(world: World, name:
     before, start = world.hasher.hashings, threading.Barrier(50)
 
     def guess(number: int) -> type[PaddockError]:
-        start.wait(10)
+        start.wait(PATIENCE_S)
         with pytest.raises((SignInError, TooManyAttemptsError)) as raised:
             world.accounts.sign_in(name, f"{WRONG}-{number}", HERE)
         return raised.type

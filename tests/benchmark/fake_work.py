@@ -18,6 +18,7 @@ from core.errors import StoppedError
 from core.runtimes.base import Conditions
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
+from tests.waiting import PATIENCE_S
 
 BANDWIDTH = 20e9
 
@@ -137,5 +138,5 @@ def configurations(plan: Plan) -> list[Configuration]:
 
 def wait_for_cancel(cancel: threading.Event) -> None:
     """Block a step until it is cancelled."""
-    assert cancel.wait(30), "not cancelled in time"
+    assert cancel.wait(PATIENCE_S), "not cancelled in time"
     raise StoppedError("Stopped.")

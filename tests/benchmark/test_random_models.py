@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -33,6 +32,7 @@ from core.settings import Settings
 from core.store import ModelStore, resolve
 from core.store.checkpoint import inspect_checkpoint
 from tests.builders import ARCHITECTURES
+from tests.waiting import PATIENCE_S, eventually
 
 SMALL = "paddock-neox"
 """The embedded model's shape: real, and made in a moment."""
@@ -193,12 +193,9 @@ def test_killed_writer_is_an_error_and_leaves_nothing(settings: Settings):
 
     thread = threading.Thread(target=run)
     thread.start()
-    deadline = time.monotonic() + 20
-    while not (found := [c for c in psutil.Process().children() if _writes(c)]):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    found = eventually(lambda: [c for c in psutil.Process().children() if _writes(c)])
     found[0].kill()
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert "signal 9" in str(failure[0]) and str(failure[0]).endswith(".")
     assert random_weights_bytes(settings) == 0
 

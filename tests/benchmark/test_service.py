@@ -41,6 +41,7 @@ from core.runtimes.spec import RuntimeName
 from core.settings import CHECKOUT, Settings
 from tests.benchmark.fake_work import BANDWIDTH, FakeWork, configurations
 from tests.builders import tiny_checkpoint
+from tests.waiting import PATIENCE_S
 
 DONE, FAILED = MeasurementState.DONE, MeasurementState.FAILED
 
@@ -86,7 +87,7 @@ def benchmark_(
 
 
 def ended(sweep: Sweep) -> Sweep:
-    assert sweep.wait(30), sweep.progress()
+    assert sweep.wait(PATIENCE_S), sweep.progress()
     return sweep
 
 
@@ -114,7 +115,7 @@ def held(work: FakeWork, start: Callable[[], Sweep]) -> tuple[Sweep, Gate]:
     gate = Gate()
     work.before = gate
     gate.sweep = start()
-    assert gate.reached.wait(20)
+    assert gate.reached.wait(PATIENCE_S)
     return gate.sweep, gate
 
 
@@ -333,10 +334,10 @@ def test_cancel_keeps_finished_measurements(
     gate = Gate()
     work.before = stop_at_the_third
     gate.sweep = sweep = benchmark_.start(replace(PLAN, rounds=1))
-    assert gate.reached.wait(20)
+    assert gate.reached.wait(PATIENCE_S)
     sweep.cancel()
     assert sweep.progress().message == "Stopping." or not sweep.running
-    assert sweep.wait(20)
+    assert sweep.wait(PATIENCE_S)
     assert sweep.state is SweepState.CANCELLED
     assert states(sweep) == [DONE] * 4 + [MeasurementState.CANCELLED] * 4
     assert store.of_sweep(sweep.id) == list(sweep.progress().rows)
@@ -441,7 +442,7 @@ def test_resume_measures_only_what_is_missing(benchmark_, work: FakeWork, store)
     gate = Gate()
     work.before = stop_in_the_second_round
     gate.sweep = sweep = benchmark_.start(PLAN)
-    assert gate.reached.wait(20)
+    assert gate.reached.wait(PATIENCE_S)
     sweep.cancel()
     ended(sweep)
     whole = {row.id: row for row in sweep.progress().rows if row.state is DONE}

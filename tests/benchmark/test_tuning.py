@@ -33,6 +33,7 @@ from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.tuned_hints import Tuned, TunedHints, TuningKey
 from core.settings import Settings
 from core.store import resolve
+from tests.waiting import PATIENCE_S
 
 SPEC = ModelSpec("mine", Precision.INT8, "CPU", RuntimeName.GENAI)
 USUAL = ExecutionHints(inference_precision="f32")
@@ -174,15 +175,16 @@ def test_real_model_is_tuned_and_hints_are_applied(
 ):
     """With one hint and one round."""
     spec = spec_of("llama", Precision.INT8)
-    monkeypatch.setattr(tuning, "_axes", lambda precision, device: [("threads", (1,))])
-    monkeypatch.setattr(tuning, "LEAST_GAIN", 0.0)
-    monkeypatch.setattr(tuning, "LONGEST_FIRST_TOKEN", 1e9)
-    monkeypatch.setattr(tuning, "ROUNDS", 1)
-    service = TuningService(engine.settings, engine.keep_tuned, MONITOR.running)
-    run = service.start(spec, perplexity_limit=1.5)
-    with pytest.raises(ModelBusyError):
-        service.start(spec)
-    assert run.wait(180)
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "_axes", lambda precision, device: [("threads", (1,))])
+        patch.setattr(tuning, "LEAST_GAIN", 0.0)
+        patch.setattr(tuning, "LONGEST_FIRST_TOKEN", 1e9)
+        patch.setattr(tuning, "ROUNDS", 1)
+        service = TuningService(engine.settings, engine.keep_tuned, MONITOR.running)
+        run = service.start(spec, perplexity_limit=1.5)
+        with pytest.raises(ModelBusyError):
+            service.start(spec)
+        assert run.wait(PATIENCE_S)
     assert run.error is None, run.message
     (trial,) = run.trials
     assert trial.hints.threads == 1 and trial.kept
@@ -192,7 +194,6 @@ def test_real_model_is_tuned_and_hints_are_applied(
         run.speculation
     )
 
-    monkeypatch.undo()
     fixed = ExecutionHints(inference_precision="f32", threads=1)
     engine.keep_tuned(replace(run.result, hints=fixed))
     with engine.pool.lease(spec, lambda *news: None, threading.Event()) as lease:
@@ -230,7 +231,7 @@ def test_model_is_tuned_only_if_it_fits_twice(
     monkeypatch.setattr(artifacts, "available_memory_bytes", lambda: there)
     desk = TuningService(settings, lambda tuned: None, MONITOR.running)
     run = desk.start(ModelSpec("paddock-neox", Precision.INT8, "CPU", RuntimeName.GENAI))
-    assert run.wait(20)
+    assert run.wait(PATIENCE_S)
     if fits:
         assert run.error is None and run.result is not None
     else:
@@ -260,7 +261,7 @@ def test_device_name_is_not_case_sensitive(
     run = TuningService(settings, kept.keep, MONITOR.running).start(
         ModelSpec("paddock-neox", Precision.INT8, typed, RuntimeName.GENAI)
     )
-    assert run.wait(20) and run.spec.device == "CPU"
+    assert run.wait(PATIENCE_S) and run.spec.device == "CPU"
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
     forget = ("--precision", "int8", "--runtime", "genai", "--device", typed, "--forget")
     assert main(("tune", "paddock-neox", *forget)) == 0

@@ -25,7 +25,7 @@ from core.db import RunStore
 from core.db.measurements import MeasurementStore
 from core.db.run_values import utc_now
 from core.settings import Settings
-from tests.browser.conftest import ACTION_MS, VIEWPORT, free_port, serving
+from tests.browser.conftest import VIEWPORT, free_port, serving
 from tests.browser.screen import eventually
 from tests.db.many_runs import MODELS, PRECISIONS, fill, some_run
 from tests.metrics.row_samples import a_host, a_measurement, a_quality
@@ -104,7 +104,7 @@ def site(
                 measurements.save(measurement)
     runs.close()
     context = browser.new_context(viewport=VIEWPORT)
-    context.set_default_timeout(ACTION_MS)
+    context.set_default_timeout(1000 * PATIENCE_S)
     context.add_init_script(WATCH)
     yield Site(home, free_port(), context)
     context.close()

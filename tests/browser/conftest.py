@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import pytest
 
 from core.settings import CHECKOUT
 from tests.browser.screen import Screen, Stagehand
+from tests.waiting import PATIENCE_S
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ADVICE = (
@@ -40,9 +41,8 @@ CHROMIUM_FLAGS = (
     "--disable-sync",
 )
 VIEWPORT = {"width": 1280, "height": 900}
-START_S = 180.0
-ACTION_MS = 45_000
-"""Timeout of clicks and queries in milliseconds; a shared machine may stall for many seconds."""
+ATTEMPTS = 5
+"""Starts of the app: another process may take its port first, or hold it for a moment."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,7 +92,25 @@ def shared_context(browser: Any) -> Any:
 
 
 @pytest.fixture
-def open_screen(browser: Any, shared_context: Any) -> Iterator[Callable[..., Screen]]:
+def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Return a function that starts a new app with the test's folder as its home.
+
+    It takes environment variables and returns the URL.
+    """
+    with ExitStack() as running:
+
+        def start_it(**environment: str) -> str:
+            return running.enter_context(serving("streamlit_app.py", tmp_path, **environment))
+
+        yield start_it
+
+
+@pytest.fixture
+def open_screen(
+    browser: Any,
+    shared_context: Any,
+    serve: object,  # ends after the pages, which would miss their server
+) -> Iterator[Callable[..., Screen]]:
     """Return a function that opens pages, each in its own session; all are checked at the end.
 
     With any option of Playwright's ``new_context``, or ``fresh=True``, in a new context.
@@ -106,9 +124,9 @@ def open_screen(browser: Any, shared_context: Any) -> Iterator[Callable[..., Scr
             options.pop("fresh", None)
             context = browser.new_context(**{"viewport": VIEWPORT} | options)
             contexts.append(context)
-        context.set_default_timeout(ACTION_MS)
+        context.set_default_timeout(1000 * PATIENCE_S)
         screens.append(Screen(context.new_page()))
-        screens[-1].page.goto(url, timeout=1000 * START_S)
+        screens[-1].page.goto(url)
         return screens[-1]
 
     yield open_it
@@ -142,7 +160,7 @@ def serving(
         "HF_ENDPOINT": "http://127.0.0.1:9",  # a hub that refuses connections at once
     }
     (home / "paddock").mkdir(exist_ok=True)
-    ports = [port] if port else [free_port(), free_port()]
+    ports = [port or free_port() for _ in range(ATTEMPTS)]
     server, url = _started(command, variables | environment, home / "server.log", ports)
     try:
         yield url
@@ -164,7 +182,7 @@ def free_port() -> int:
 def _started(
     command: list[str], environment: dict[str, str], log: Path, ports: list[int]
 ) -> tuple[subprocess.Popen[bytes], str]:
-    """Start the app on the first port that no other process has taken meanwhile."""
+    """Start the app on the first of these ports that no other process has taken meanwhile."""
     for port in ports:
         with log.open("wb") as output:
             server = subprocess.Popen(
@@ -190,7 +208,7 @@ def _started(
 
 def _healthy(url: str, server: subprocess.Popen[bytes]) -> bool:
     """Wait until the app responds; return False if it ends, or does not respond in time."""
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and server.poll() is None:
         try:
             with urllib.request.urlopen(f"{url}/healthz", timeout=2) as answer:

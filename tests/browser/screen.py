@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tests.waiting import PATIENCE_S, eventually
+
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page, WebSocketRoute
 
 HERE = ("127.0.0.1", "localhost")
-PATIENCE_S = 45.0
-"""Timeout of a state that the app reaches by itself; a shared machine may stall for seconds."""
-REQUEST_S = 30.0
+APP = "[data-testid='stApp']"
 REOPEN_MS = 8_000
 """Time in milliseconds after which a list or popover that is not open is opened again: one that is
 opened while the page is drawn may be closed again."""
@@ -28,15 +28,6 @@ ENDED = re.compile(r"ended: |cut off at \d")
 """Matches the line of figures of a finished answer, or its details."""
 FINISHED = "Regenerate"
 """Name of a button below every finished answer of the Instruct page."""
-
-
-def eventually(look: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
-    """Call ``look`` until its value is true and return that value."""
-    deadline = time.monotonic() + patience_s
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"{what}: not within {patience_s} s"
-        time.sleep(0.03)
-    return seen
 
 
 class Line:
@@ -112,14 +103,14 @@ class Stagehand:
     def state(self, model: str = "paddock-neox") -> dict[str, Any]:
         """Return the fields of :class:`tests.browser.scripted.State`."""
         url = f"{self.url}/test/state?model={model}"
-        with urllib.request.urlopen(url, timeout=REQUEST_S) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
             return json.load(answer)
 
     def _post(self, route: str, body: dict[str, Any]) -> None:
         request = urllib.request.Request(
             f"{self.url}/test/{route}", json.dumps(body).encode(), method="POST"
         )
-        urllib.request.urlopen(request, timeout=REQUEST_S).close()
+        urllib.request.urlopen(request, timeout=PATIENCE_S).close()
 
 
 class Screen:
@@ -220,6 +211,16 @@ class Screen:
         found = where.evaluate_all("(all) => all.slice(0, 1).map((each) => each.innerText)")
         return "".join(found).replace("▌", "").strip()
 
+    def at_rest(self, element: Locator) -> dict[str, float]:
+        """Return the place of an element once it has stopped moving."""
+
+        def unmoved() -> dict[str, float] | None:
+            before = element.bounding_box()
+            self.page.wait_for_timeout(300)
+            return before if before == element.bounding_box() else None
+
+        return eventually(unmoved, "it has stopped moving")
+
     def answer_text(self) -> str:
         """Return the text of the newest finished answer."""
         return self.text_of(self.newest)
@@ -229,6 +230,13 @@ class Screen:
     def ready(self) -> Screen:
         """Wait for the Instruct page to be usable."""
         self.composer.wait_for()
+        return self
+
+    def settled(self) -> Screen:
+        """Wait until the app has drawn everything and has removed what it drew before."""
+        self.page.locator(f"{APP}[data-test-script-state='notRunning']").wait_for()
+        # The last elements are shown in a timer of the page, which comes before this one.
+        self.page.evaluate("new Promise((shown) => setTimeout(shown, 100))")
         return self
 
     def ask(self, instruction: str) -> None:
@@ -288,16 +296,10 @@ class Screen:
         settings = sidebar.get_by_text("Settings", exact=True)
         self.open(settings, sidebar.get_by_text("Greedy", exact=True))
 
-    def stop(self) -> float:
-        """Click Stop and return the time of the click in seconds since the epoch."""
-        note = "addEventListener('click', () => window.clickedAt = Date.now(), {capture: true})"
-        self.page.evaluate(note)
-        self.button("Stop").click()
-        return self.page.evaluate("window.clickedAt") / 1000
-
     def await_answer(self, count: int = 1) -> None:
-        """Wait for this many finished answers."""
+        """Wait for this many finished answers, and until they are drawn."""
         self.entries.nth(count - 1).get_by_role("button", name=FINISHED).wait_for()
+        self.settled()
 
     def go_to(self, name: str) -> None:
         """Select a page in the navigation."""

@@ -29,12 +29,14 @@ from core.store import Manifest, Progress, Source, StoredModel
 from core.store import Stage as ConversionStage
 from core.store.manifest import SourceRecord
 from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
+from tests.waiting import PATIENCE_S
 
 DEFAULT_MODEL = "paddock-neox"
 POSITIONS = 8192
 _END_OF_TEXT = 0
-_PATIENCE_S = 60.0
-"""Timeout, so that a test that does not release everything leaves no thread behind."""
+_HELD_S = 2 * PATIENCE_S
+"""Timeout, so that a test that does not release everything leaves no thread behind. No test waits
+as long: what is held back never comes by itself."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,6 @@ class State:
     tokens: int = 0
     """Number of tokens of the latest answer so far."""
     interrupted: int = 0
-    stopped_at: float = 0.0
-    """End of the latest answer in seconds since the epoch."""
     running: int = 0
     """Running answers; a model must never have more than one."""
     most_running: int = 0
@@ -107,7 +107,7 @@ class Stage:
         """Called by the runtime while it loads."""
         with self._changed:
             self.state.loads += 1
-            self._changed.wait_for(lambda: not self._load_held, _PATIENCE_S)
+            self._changed.wait_for(lambda: not self._load_held, _HELD_S)
 
     def play(
         self,
@@ -132,7 +132,6 @@ class Stage:
         finally:
             with self._changed:
                 state.running -= 1
-                state.stopped_at = time.time()
 
     def _play(
         self,
@@ -168,7 +167,7 @@ class Stage:
 
     def _await_credit(self, interrupted: threading.Event) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._credit >= 1 or interrupted.is_set(), _PATIENCE_S)
+            self._changed.wait_for(lambda: self._credit >= 1 or interrupted.is_set(), _HELD_S)
             if not interrupted.is_set():
                 self._credit -= 1
 

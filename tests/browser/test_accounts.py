@@ -21,6 +21,7 @@ from core.settings import CHECKOUT
 from tests.auth.samples import GOOD, OTHER
 from tests.browser.conftest import free_port, serving
 from tests.browser.screen import Screen, eventually
+from tests.waiting import PATIENCE_S
 
 APP = "tests/browser/app_with_scripted_runtime.py"
 PAGES = ("instruct", "compare", "metrics", "models", "account")
@@ -69,10 +70,14 @@ def person(team: Team, open_screen: Callable[..., Screen]) -> Callable[..., Scre
     return enter
 
 
-def navigation(screen: Screen) -> list[str]:
-    screen.page.get_by_role("link", name="Account", exact=True).wait_for()
+def await_navigation(screen: Screen) -> None:
+    """Wait for the links to all pages, which Streamlit shows after it has measured them."""
     links = screen.page.get_by_test_id("stTopNavLink")
-    return [link.inner_text().split("\n")[-1] for link in links.all()]
+
+    def names() -> list[str]:
+        return [text.split("\n")[-1] for text in links.all_inner_texts()]
+
+    eventually(lambda: names() == NAVIGATION, "the links")
 
 
 def test_session_survives_reload_and_restart(
@@ -92,15 +97,15 @@ def test_session_survives_reload_and_restart(
         screen.page.get_by_label("Password", exact=True).fill(GOOD)
         screen.page.get_by_label("Confirm password").fill(GOOD)
         screen.page.get_by_role("button", name="Create account").click()
-        assert navigation(screen) == NAVIGATION
+        await_navigation(screen)
         assert screen.path == "/models" and "q=dolly" in screen.url
         screen.page.reload()
-        assert navigation(screen) == NAVIGATION
+        await_navigation(screen)
         screen.page.goto("about:blank")  # the page must not look for a stopped server
     with serving(APP, tmp_path, port=port, **rules) as url:
         for page in PAGES:
             screen.page.goto(f"{url}/{page}")
-            assert navigation(screen) == NAVIGATION, page
+            await_navigation(screen)
             assert screen.path == f"/{page}"
 
 
@@ -115,7 +120,7 @@ def test_signing_out_closes_every_open_page_of_the_session(
     first.page.get_by_role("button", name="Sign out").click()
     first.page.get_by_role("button", name="Sign out", exact=True).click()
     first.page.get_by_text("You are signed out.").wait_for()
-    second.get_by_text("Your session has ended.").wait_for(timeout=5000)
+    second.get_by_text("Your session has ended.").wait_for()
     second.goto(f"{team.url}/metrics")
     second.get_by_label("Password").wait_for()
 
@@ -125,9 +130,10 @@ def test_answers_are_private_to_their_account(team: Team, person: Callable[..., 
     dora.ready()
     dora.ask("A secret of Dora's?")
     dora.await_answer()
-    dora.newest.get_by_role("button", name="More").click()
+    as_json = dora.page.get_by_role("button", name="JSON").first
+    dora.open(dora.newest.get_by_role("button", name="More"), as_json)
     with dora.page.expect_response(lambda answer: "/media/" in answer.url) as fetched:
-        dora.page.get_by_role("button", name="JSON").first.click()
+        as_json.click()
     address = fetched.value.url
     assert dora.page.context.request.get(address).status == 200
     assert egon.page.context.request.get(address).status == 404
@@ -156,7 +162,7 @@ def page_session(url: str, cookies: str, wanted: str = "") -> str:
     ) as page:
         page.send(BackMsg(rerun_script=ClientState(page_name="account")).SerializeToString())
         while True:
-            said = ForwardMsg.FromString(page.recv(timeout=30))
+            said = ForwardMsg.FromString(page.recv(timeout=PATIENCE_S))
             if said.WhichOneof("type") == "new_session":
                 return said.new_session.initialize.session_id
 
@@ -189,14 +195,7 @@ def test_administrator_grants_the_manage_permission(
     boss = person("Boss", "account", OTHER)
     boss.page.get_by_text("All accounts", exact=True).wait_for()
     manager = boss.page.get_by_role("option", name="Manager")
-
-    def opened() -> bool:  # a menu that is opened while the page is drawn is closed again
-        boss.page.get_by_role("combobox", name="Role of Fred").click()
-        boss.page.wait_for_timeout(500)
-        return manager.is_visible()
-
-    eventually(opened, "the roles are shown")
-    manager.click()
+    boss.choose(boss.page.get_by_role("combobox", name="Role of Fred"), manager)
     boss.page.locator('[class*="st-key-role_"][class*="_manager"]').first.wait_for()
     fred.page.reload()
     fred.page.get_by_role("button", name="Add a model").wait_for()
@@ -250,7 +249,7 @@ def test_disabled_account_is_signed_out_within_seconds(person: Callable[..., Scr
         'xpath=ancestor::*[@data-testid="stHorizontalBlock" or @data-testid="stLayoutWrapper"][1]'
     )
     line.get_by_role("button", name="Disable").click()
-    gina.page.get_by_text("Your session has ended.").wait_for(timeout=5000)
+    gina.page.get_by_text("Your session has ended.").wait_for()
     gina.page.get_by_label("User name").fill("Gina")
     gina.page.get_by_label("Password").fill(GOOD)
     gina.errors.clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import time
 from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
@@ -27,10 +26,6 @@ TEXTS = {
 }
 NAMES = ("Paddock NeoX 3M (tiny demo)", "Paddock Llama 6M (tiny demo)")
 QUESTION = "Why walk in the rain?"
-AT_ONCE_S = 10.0
-"""Time limit for Stop to take effect; an idle machine needs less than 0.5 s, a busy one seconds."""
-LOADING_MS = 60_000
-"""The first answer imports the tokenizers, which takes many seconds on a busy machine."""
 
 
 class CompareScreen:
@@ -68,18 +63,16 @@ class CompareScreen:
         self.screen.instruction.fill(instruction)
         self.run_button.click()
 
-    def stop(self, name: str) -> float:
-        """Click a Stop button and return the time of the click in seconds since the epoch."""
-        note = "addEventListener('click', () => window.clickedAt = Date.now(), {capture: true})"
-        self.page.evaluate(note)
+    def stop(self, name: str) -> None:
+        """Click a Stop button."""
         self.page.get_by_role("button", name=name).click()
-        return self.page.evaluate("window.clickedAt") / 1000
 
     def await_end(self) -> None:
         """Wait until all sides have finished."""
-        eventually(self.run_button.is_enabled, "it ended", LOADING_MS / 1000)
+        eventually(self.run_button.is_enabled, "it ended")
         for letter in "AB":  # the page is drawn from top to bottom
-            self.again(letter).wait_for(timeout=LOADING_MS)
+            self.again(letter).wait_for()
+        self.screen.settled()
 
     def again(self, letter: str) -> Locator:
         """Return the button below a finished side that runs it again."""
@@ -139,9 +132,10 @@ def test_race_from_start_to_vote_with_the_keyboard(
     page.page.keyboard.press("Control+Enter")
     for letter in "AB":
         line = page.side(letter).get_by_text("Rain")
-        line.wait_for(timeout=LOADING_MS)
+        line.wait_for()
         eventually(lambda line=line: visible(page, line), "the first line is in view")
-        assert page.side(letter).bounding_box()["y"] <= 320
+        side = page.side(letter)
+        eventually(lambda side=side: side.bounding_box()["y"] <= 320, "near the top")
     first = page.look()
     for _ in range(2):
         for model in (NEOX, LLAMA):
@@ -180,8 +174,8 @@ def test_fair_mode_runs_one_side_at_a_time(
     split({NEOX: 6, LLAMA: None}, scripted)
     page = compare()
     page.ask()
-    page.side("A").get_by_text("Rain").wait_for(timeout=LOADING_MS)
-    assert "Waiting for its turn." in page.text("B")
+    page.side("A").get_by_text("Rain").wait_for()
+    page.side("B").get_by_text("Waiting for its turn.").wait_for()
     assert scripted.state(LLAMA)["prompts"] == []
     scripted.release(model=NEOX)
     page.await_end()
@@ -198,10 +192,9 @@ def test_stopping_one_side_does_not_stop_the_other(
     page = compare(mode="race")
     page.ask()
     for letter in "AB":
-        page.side(letter).get_by_text("Rain").wait_for(timeout=LOADING_MS)
-    clicked = page.stop("Stop A")
+        page.side(letter).get_by_text("Rain").wait_for()
+    page.stop("Stop A")
     eventually(lambda: scripted.state(NEOX)["running"] == 0, "A stopped")
-    assert scripted.state(NEOX)["stopped_at"] - clicked < AT_ONCE_S
     page.side("A").get_by_text("ended: cancelled").wait_for()
     before = page.text("B")
     scripted.release(4, LLAMA)
@@ -217,10 +210,9 @@ def test_stop_interrupts_prefill_and_skips_waiting_sides(
     scripted.script(TEXTS[NEOX], model=NEOX, hold_prefill=True)
     page = compare()
     page.ask()
-    page.side("A").get_by_text("Reading the prompt.").wait_for(timeout=LOADING_MS)
-    clicked = page.stop("Stop both")
+    page.side("A").get_by_text("Reading the prompt.").wait_for()
+    page.stop("Stop both")
     eventually(lambda: scripted.state(NEOX)["interrupted"] == 1, "the prefill was interrupted")
-    assert scripted.state(NEOX)["stopped_at"] - clicked < AT_ONCE_S
     page.await_end()
     assert "ended: cancelled" in page.text("A") and "Not started." in page.text("B")
     assert scripted.state(LLAMA)["prompts"] == []
@@ -233,7 +225,7 @@ def test_runtime_error_does_not_affect_the_other_side(
     split({LLAMA: 8}, scripted)
     page = compare(mode="race")
     page.ask()
-    page.side("A").get_by_text("scripted fault").wait_for(timeout=LOADING_MS)
+    page.side("A").get_by_text("scripted fault").wait_for()
     before = page.text("B")
     scripted.release(4, LLAMA)
     eventually(lambda: len(page.text("B")) > len(before), "B goes on")
@@ -250,7 +242,7 @@ def test_page_switch_and_changed_setting_do_not_affect_a_run(
     page = compare(mode="race")
     page.ask("Leave the page?")
     for letter in "AB":
-        page.side(letter).get_by_text("Rain").wait_for(timeout=LOADING_MS)
+        page.side(letter).get_by_text("Rain").wait_for()
     page.page.get_by_role("slider", name="Top-k").press("ArrowRight")
     eventually(lambda: "top_k=" in page.screen.url, "the page followed")
     page.screen.go_to("Account")
@@ -289,24 +281,28 @@ def test_blind_list_tells_no_name_before_the_last_vote(
     page = compare(ask="list", mode="race", blind="true", **link)
     page.run_button.click()
     for letter in "AB":
-        page.side(letter).get_by_text("Rain").wait_for(timeout=LOADING_MS)
+        page.side(letter).get_by_text("Rain").wait_for()
     eventually(lambda: not told(page), "names are hidden while it runs")
     for model in (NEOX, LLAMA):
         scripted.release(model=model)
     page.await_end()
     page.page.get_by_text("2 of 2 instructions completed.").wait_for()
+    page.screen.settled()
     assert not told(page) and page.page.locator(".st-key-result").count() == 0
     assert page.page.get_by_text("Tokens A").count() == 0, "the prompt would tell the model"
     page.page.get_by_role("button", name="Tie").click()
     page.page.get_by_text("tie 1").wait_for()
+    page.screen.settled()
     assert not told(page)
     page.page.reload()
     page.page.get_by_placeholder("Why?").wait_for()
+    page.screen.settled()
     assert not told(page), "not after a reload either"
     page.page.get_by_placeholder("Why?").fill("it is kinder")
     page.page.get_by_role("button", name="B is better").click()
     for letter in "AB":
         page.side(letter).get_by_text("Paddock").wait_for()
+    page.screen.settled()
     shown = {letter: next(name for name in NAMES if name in page.text(letter)) for letter in "AB"}
     for letter, name in shown.items():
         assert TEXTS[NEOX if name == NAMES[0] else LLAMA] in page.text(letter), "no mix-up"
@@ -385,7 +381,7 @@ def test_quick_next_click_does_not_undo_a_changed_precision(
     page = compare()
     line = Line(page.page)
     models = page.ready().page.locator(".st-key-side_b").get_by_role("combobox", name="Model")
-    page.page.get_by_test_id("stStatusWidget").wait_for(state="detached")
+    page.screen.settled()
     option = page.page.get_by_role("option", name="Paddock NeoX")
     page.screen.open(models, option)
     sent = line.sent
@@ -428,10 +424,13 @@ def test_four_sides_are_level_and_stacked_on_a_phone(
 
     page.page.locator(".st-key-judge").wait_for()
     eventually(level, "side by side and level")
-    boxes = measured()
-    assert boxes[0]["y"] <= 320 and boxes[0]["height"] >= 300
-    vote = page.page.locator(".st-key-judge").bounding_box()
-    assert 0 <= vote["y"] - boxes[0]["y"] - boxes[0]["height"] <= 32, "the vote is below them"
+
+    def below() -> bool:
+        box, vote = measured()[0], page.page.locator(".st-key-judge").bounding_box()
+        return box["y"] <= 320 and 0 <= vote["y"] - box["y"] - box["height"] <= 32
+
+    eventually(below, "the vote is below them")
+    assert measured()[0]["height"] >= 300
     page.page.set_viewport_size({"width": 390, "height": 844})
     # What is drawn by a script, such as a chart, takes its new width later than the rest.
     wide = "document.documentElement.scrollWidth"
@@ -489,11 +488,10 @@ def test_list_runs_and_can_be_stopped(
     box.fill("First?\nSecond?\nThird?")
     page.run_button.click()
     page.page.get_by_text("Instruction 1 of 3").wait_for()
-    page.side("A").get_by_text("Rain").wait_for(timeout=LOADING_MS)
+    page.side("A").get_by_text("Rain").wait_for()
     scripted.release(30, model=NEOX)
     page.page.get_by_text("Instruction 2 of 3").wait_for()
-    time.sleep(0.5)
-    page.page.get_by_role("button", name="Stop both").click()
+    page.stop("Stop both")
     page.page.get_by_text("The run was stopped.").wait_for()
     asked = [prompt for prompt in scripted.state(NEOX)["prompts"] if "Third?" in prompt]
     assert asked == []

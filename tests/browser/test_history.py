@@ -35,8 +35,9 @@ def download(screen: Screen, button: str, folder: Path) -> str:
 
 def delete_newest(screen: Screen) -> None:
     """Delete the newest finished answer."""
-    screen.newest.get_by_role("button", name="More").click()
-    screen.page.get_by_role("button", name="Delete").click()
+    delete = screen.page.get_by_role("button", name="Delete")
+    screen.open(screen.newest.get_by_role("button", name="More"), delete)
+    delete.click()
 
 
 def test_regenerate_runs_the_same_request_with_a_new_seed(
@@ -64,8 +65,8 @@ def test_copy_gives_the_text_as_the_model_wrote_it(
     ).ready()
     screen.ask("Copy this?")
     screen.await_answer()
-    screen.newest.get_by_role("button", name="Copy").click()
     code = screen.page.get_by_test_id("stPopoverBody").get_by_test_id("stCode")
+    screen.open(screen.newest.get_by_role("button", name="Copy"), code)
     code.hover()
     code.get_by_role("button").click()
     copied = eventually(lambda: screen.page.evaluate("navigator.clipboard.readText()"), "it copied")
@@ -107,13 +108,15 @@ def test_export_of_one_and_of_all(screen: Screen, scripted: Stagehand, tmp_path:
     screen.await_answer()
     screen.ask("Second question?")
     screen.await_answer(2)
-    screen.newest.get_by_role("button", name="More").click()
+    as_json = screen.page.get_by_role("button", name="JSON")
+    screen.open(screen.newest.get_by_role("button", name="More"), as_json)
     (one,) = json.loads(download(screen, "JSON", tmp_path))
     assert (one["instruction"], one["answer"]["text"]) == ("Second question?", TRICKY)
     assert one["answer"]["stop_reason"] == "end of text"
     assert one["versions"]["openvino"] and one["host"]["cpu"]
     screen.page.keyboard.press("Escape")
-    screen.button("This conversation").click()
+    as_json.wait_for(state="hidden")
+    screen.open(screen.button("This conversation"), as_json)
     both = download(screen, "Markdown", tmp_path)
     fences = [t.content.strip() for t in MarkdownIt().parse(both) if t.type == "fence"]
     assert fences == ["First ``` question?", TRICKY, "Second question?", TRICKY]

@@ -83,7 +83,7 @@ def texts(hostile_server: str, open_screen: Callable[..., Screen]) -> Callable[[
         screen = open_screen("about:blank", fresh=True)
         screen.page.add_init_script(watch(f"{ACTIVE}, {DIRECTIVES}"))
         screen.page.goto(f"{hostile_server}/?{query}")
-        screen.page.get_by_text("Drawing finished.").wait_for(timeout=60_000)
+        screen.page.get_by_text("Drawing finished.").wait_for()
         screen.page.wait_for_timeout(500)
         return screen
 
@@ -145,10 +145,10 @@ def test_ordinary_markdown_stays(screen: Screen, scripted: Stagehand) -> None:
     screen.ask("Format.")
     screen.await_answer()
     answer = screen.newest
+    assert answer.locator("pre code").inner_text().strip() == "x = 1"
     assert answer.locator("h1").inner_text() == "Title"
     assert answer.locator("li strong").inner_text() == "bold"
     assert answer.locator("td").all_inner_texts() == ["1", "2"]
-    assert answer.locator("pre code").inner_text().strip() == "x = 1"
 
 
 def test_random_hostile_texts_are_harmless(texts: Callable[[str], Screen]) -> None:
@@ -194,14 +194,15 @@ def test_a_remote_answer_with_carriage_returns_is_harmless(
             watched.ready().ask("Be hostile.")
             watched.await_answer()
             assert_harmless(watched)
+            code = watched.newest.locator("pre code")  # whose part of Streamlit is loaded late
+            eventually(lambda: code.all_inner_texts() == ["code", "code"], "both blocks of code")
             for text in ("![i](http://evil.example/i.png)", "$x^2$ :red[hi]"):
                 assert text in watched.answer_text()
-            assert watched.newest.locator("pre code").all_inner_texts() == ["code", "code"]
             watched.page.goto(f"{scripted.url}/compare?left_model={model}&right_model={model}")
             compare = CompareScreen(watched, scripted).ready()
             compare.ask()
             for side in "AB":
-                eventually(lambda side=side: "$x^2$ :red[hi]" in compare.text(side), side, 60)
+                eventually(lambda side=side: "$x^2$ :red[hi]" in compare.text(side), side)
             assert_harmless(watched)
         finally:
             book.remove("hostile")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
 MODEL = "paddock-neox"
-PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def url(browser: Any, settings: Settings) -> Iterator[str]:
 def open_lab(url: str, open_screen: Callable[..., Screen]) -> Callable[..., Screen]:
     def open_it(query: str = "", **options: Any) -> Screen:
         screen = open_screen(f"{url}/lab{query}", **options)
-        screen.page.get_by_text("of the probability").first.wait_for(timeout=PATIENCE_MS)
+        screen.page.get_by_text("of the probability").first.wait_for()
         return screen
 
     return open_it
@@ -57,10 +56,9 @@ def labels(screen: Screen, side: int = 0) -> list[str]:
 
 def beside_bar(screen: Screen, number: int) -> tuple[float, float]:
     """Return a place in the row of a bar, right of a short bar."""
-    tick = screen.page.locator(".st-key-lab_side_0 .yaxislayer-above text").nth(number)
+    tick = screen.settled().page.locator(".st-key-lab_side_0 .yaxislayer-above text").nth(number)
     tick.scroll_into_view_if_needed()
-    place = tick.bounding_box()
-    assert place is not None
+    place = screen.at_rest(tick)
     return place["x"] + place["width"] + 120, place["y"] + place["height"] / 2
 
 
@@ -98,17 +96,17 @@ def test_the_cat_a_branch_the_keyboard_and_two_precisions(open_lab: Callable[...
     # Walked back, and a branch drawn with the keyboard.
     screen.page.get_by_role("radiogroup", name="Walk back to").get_by_role("radio").first.click()
     eventually(lambda: path(screen) == [], "the beginning")
-    screen.page.keyboard.press("d")
+    screen.settled().page.keyboard.press("d")
     eventually(lambda: len(path(screen)) == 2, "a token that was drawn")
     screen.button("Draw 1,000").first.click()
     screen.page.get_by_text("of 1,000 draws").first.wait_for()
     # Two precisions
     screen.page.get_by_text("Second model").click()
-    screen.page.get_by_text("KL divergence", exact=True).wait_for(timeout=PATIENCE_MS)
+    screen.page.get_by_text("KL divergence", exact=True).wait_for()
     eventually(lambda: labels(screen, 1) == labels(screen), "the same tokens for both")
     nats = screen.page.get_by_test_id("stMetricValue").first.inner_text()
     assert 0 < float(nats.split()[0]) < 1
-    assert "other_precision=int4" in screen.url
+    eventually(lambda: "other_precision=int4" in screen.url, "it is in the link")
 
 
 def test_the_lab_on_a_phone(open_lab: Callable[..., Screen]):
@@ -130,21 +128,28 @@ def test_an_answer_by_its_tokens_goes_on_from_another_one(
     screen.ready().ask("Give me three advantages of being a cat.")
     screen.await_answer()
     before = screen.answer_text()
-    screen.button("Details").click()
-    screen.page.get_by_text("Tokens and prompt").click()
+    by_token = screen.page.get_by_text("Tokens and prompt")
+    screen.open(screen.button("Details"), by_token)
+    by_token.click()
     screen.page.keyboard.press("Escape")
-    screen.page.get_by_text("Select a token").wait_for(timeout=PATIENCE_MS)
-    screen.page.get_by_role("button", name=re.compile(r"Prompt · \d+ tokens")).click()
-    prompt = screen.page.get_by_test_id("stPopoverBody")
-    prompt.get_by_text("advantages of being a cat").wait_for()
+    screen.page.get_by_text("Select a token").wait_for()
+    prompt = screen.settled().page.get_by_test_id("stPopoverBody")
+    screen.open(
+        screen.page.get_by_role("button", name=re.compile(r"Prompt · \d+ tokens")),
+        prompt.get_by_text("advantages of being a cat"),
+    )
     assert "### Instruction:" in prompt.inner_text()
     screen.page.keyboard.press("Escape")
     tokens = screen.page.get_by_role("radiogroup", name="Tokens of the answer").get_by_role("radio")
     assert before.split()[0] in "".join(tokens.all_inner_texts())
     sent = line.sent
-    for number in (0, 3):
+
+    def pointed_at(number: int) -> bool:
         tokens.nth(number).hover()
-        eventually(lambda number=number: card(tokens.nth(number)).count(" ") >= 10, "five tokens")
+        return card(tokens.nth(number)).count(" ") >= 10
+
+    for number in (0, 3):
+        eventually(lambda number=number: pointed_at(number), "five tokens")
         assert not card(tokens.nth(1))
     screen.page.mouse.move(0, 0)
     tokens.nth(1).focus()
@@ -154,7 +159,7 @@ def test_an_answer_by_its_tokens_goes_on_from_another_one(
     screen.page.keyboard.press("Space")
     chosen = screen.page.get_by_text(re.compile(r"Token 3 of \d+: .+ had \d"))
     chosen.wait_for()
-    others = screen.page.locator("[class*=st-key-alternatives_] button:not([disabled])")
+    others = screen.settled().page.locator("[class*=st-key-alternatives_] button:not([disabled])")
     token = others.first.inner_text().split(" · ")[0].replace("␣", " ")
     others.first.click()
     screen.await_answer(2)
@@ -169,32 +174,35 @@ def test_a_side_of_a_comparison_goes_on_from_another_token(
     screen = open_screen(f"{url}/compare?{sides}&greedy=true&tokens=40")
     page = screen.page
     second = page.locator(".st-key-answer_b")
-    screen.instruction.wait_for(timeout=PATIENCE_MS)
+    screen.instruction.wait_for()
     screen.instruction.fill("Give me three advantages of being a cat.")
     screen.button("Run both").click()
-    second.get_by_text("Tokens B").click(timeout=PATIENCE_MS)
-    page.locator(".st-key-divergence").get_by_text("The reference is A").wait_for(
-        timeout=PATIENCE_MS
-    )
+    second.get_by_text("Tokens B").click()
+    page.locator(".st-key-divergence").get_by_text("The reference is A").wait_for()
     tokens = second.get_by_role("radiogroup", name="Tokens of the answer").get_by_role("radio")
-    tokens.nth(3).click(timeout=PATIENCE_MS)
+    tokens.nth(3).click()
+    second.get_by_text(re.compile(r"Token 4 of \d+: .+ had \d")).wait_for()
+    screen.settled()
     others = second.locator("[class*=st-key-alternatives_] button:not([disabled])")
     beginning = [re.sub("[\u200b\u200c]", "", text) for text in tokens.all_inner_texts()[:3]]
     token = others.first.inner_text().split(" · ")[0].replace("␣", " ")
     runs = RunStore.open(settings)
     answers = runs.count(origin=Origin.COMPARE)
     others.first.click()
-    second.get_by_text("from another token").wait_for(timeout=PATIENCE_MS)
-    page.get_by_text("You cannot vote").wait_for(timeout=PATIENCE_MS)
+    second.get_by_text("from another token").wait_for()
+    page.get_by_text("You cannot vote").wait_for()
     assert runs.count(origin=Origin.COMPARE) == answers + 1, "A did not run again"
     page.get_by_text("The answer of B was continued from another token").wait_for()
+    screen.settled()
     assert page.locator(".st-key-divergence").count() == 0, "the choice was not the model's own"
     page.locator("[class*=st-key-show_] button").first.click()
-    page.get_by_role("button", name="A is better").wait_for(timeout=PATIENCE_MS)
+    page.get_by_role("button", name="A is better").wait_for()
+    screen.settled()  # the other comparison has its button now
     page.locator("[class*=st-key-show_] button").first.click()
-    second.get_by_text("from another token").wait_for(timeout=PATIENCE_MS)
-    second.get_by_role("button", name="Copy").click()
-    copied = eventually(page.get_by_test_id("stPopoverBody").inner_text, "the text to copy")
+    second.get_by_text("from another token").wait_for()
+    popover = page.get_by_test_id("stPopoverBody")
+    screen.settled().open(second.get_by_role("button", name="Copy"), popover)
+    copied = eventually(popover.inner_text, "the text to copy")
     chosen = "".join([*beginning, token]).replace("⏎", "")
     assert "".join(copied.split()).startswith("".join(chosen.split()))
 
@@ -207,8 +215,9 @@ def test_accepted_guesses_of_an_answer_are_marked(url: str, open_screen: Callabl
     screen.await_answer()
     screen.page.reload()  # the stored answer knows its guesses, too
     screen.ready()
-    screen.button("Details").click()
-    screen.page.get_by_text("Tokens and prompt").click()
+    by_token = screen.page.get_by_text("Tokens and prompt")
+    screen.open(screen.button("Details"), by_token)
+    by_token.click()
     screen.page.keyboard.press("Escape")
     screen.page.get_by_text("Guesses", exact=True).click()
     screen.page.get_by_text(re.compile(r"[\d.]+ tokens per step, \d+ % of guesses")).wait_for()

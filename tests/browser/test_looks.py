@@ -9,6 +9,8 @@ from tests.contrast import PARTS, TEXT, contrast
 
 COLOUR = "(element) => getComputedStyle(element).color"
 GROUND = "(element) => getComputedStyle(element).backgroundColor"
+MOVING = "(element) => element.getAnimations().length"
+"""Number of transitions, as from one colour to another, that have not ended."""
 
 
 @pytest.mark.parametrize("look", ["light", "dark"])
@@ -40,7 +42,7 @@ def test_hovered_and_open_buttons_are_readable(look: str, scripted, open_screen)
     eventually(readable, "pointed at it can be read")
     link.click()
     eventually(lambda: link.get_attribute("aria-expanded") == "true", "it is open")
-    page.wait_for_timeout(500)  # until the transition to the colour of an open button has ended
+    eventually(lambda: not link.evaluate(MOVING), "it has the colour of an open button")
     eventually(readable, "open it can be read")
 
 
@@ -60,8 +62,10 @@ def test_the_keyboard_focus_has_a_ring_and_lands_on_the_selected_segment(
     look: str, scripted, open_screen
 ):
     link = f"{scripted.url}/compare?mode=race"
-    page = open_screen(link, color_scheme=look, reduced_motion="reduce").page
+    screen = open_screen(link, color_scheme=look, reduced_motion="reduce")
+    page = screen.page
     eventually(page.get_by_test_id("stBaseButton-primary").is_visible, "the button is there")
+    screen.settled()  # what is drawn anew loses the focus
     ground = page.get_by_test_id("stApp").evaluate(GROUND)
     page.get_by_role("textbox", name="Instruction").focus()
     kinds, group = set(), page.get_by_role("radiogroup", name="How they run")
@@ -80,5 +84,6 @@ def test_the_keyboard_focus_has_a_ring_and_lands_on_the_selected_segment(
     assert not selected.evaluate("(segment) => segment === document.activeElement")
 
     assert selected.evaluate("(it) => parseFloat(getComputedStyle(it).transitionDuration)") < 0.001
-    loaded = page.evaluate("[...document.fonts].map((font) => font.family + ' ' + font.status)")
-    assert {"Inter loaded", "Manrope loaded"} <= set(loaded), "the fonts come from this server"
+    fonts = "[...document.fonts].map((font) => font.family + ' ' + font.status)"
+    wanted = {"Inter loaded", "Manrope loaded"}
+    eventually(lambda: wanted <= set(page.evaluate(fonts)), "the fonts come from this server")

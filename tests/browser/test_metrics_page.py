@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from core.db.measurements import MeasurementStore
 from core.metrics.document import from_json, to_json
 from core.settings import Settings
 from core.store import ModelStore
-from tests.browser.conftest import serving
 from tests.browser.screen import FINISHED, Screen, eventually
 from tests.metrics.row_samples import a_host, a_measurement, a_quality
 
@@ -34,15 +32,6 @@ window.places = {};
 })();
 """
 """Records the horizontal positions of each benchmark button, in every animation frame."""
-WORK_MS = 240_000
-"""Timeout of a benchmark step on a machine that also runs other tests."""
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """Start the app with a new home folder and return its URL."""
-    with ExitStack() as running:
-        yield lambda: running.enter_context(serving("streamlit_app.py", tmp_path))
 
 
 @pytest.fixture
@@ -53,12 +42,6 @@ def store(tmp_path: Path) -> Iterator[MeasurementStore]:
     runs = RunStore.open(Settings(home=home))
     yield MeasurementStore(runs.database)
     runs.close()
-
-
-def open_patiently(open_screen: Callable[..., Screen], url: str, **options: object) -> Screen:
-    screen = open_screen(url, **options)
-    screen.page.set_default_timeout(WORK_MS)
-    return screen
 
 
 def charts(screen: Screen) -> Locator:
@@ -93,7 +76,7 @@ def test_a_small_benchmark_from_the_empty_page(
     (tmp_path / "paddock").mkdir()
     models = ModelStore(Settings(home=tmp_path / "paddock"))
     models.ensure(models.resolve("paddock-neox"), Precision.INT8)
-    screen = open_patiently(open_screen, f"{serve()}/metrics")
+    screen = open_screen(f"{serve()}/metrics")
     page = screen.page
     screen.button("Run a two-minute benchmark").wait_for()
 
@@ -127,9 +110,10 @@ def test_a_small_benchmark_from_the_empty_page(
     # The results are shown; the work of the tests may have marked them as measured while busy.
     page.get_by_text("Include measured while busy", exact=True).click()
     chart(screen, "Decode rate: tokens/s").get_by_text("INT8").first.wait_for()
+    as_json = page.get_by_role("button", name="JSON", exact=True)
+    screen.settled().open(page.get_by_role("button", name="Export"), as_json)
     with page.expect_download() as download:
-        page.get_by_role("button", name="Export").click()
-        page.get_by_role("button", name="JSON", exact=True).click()
+        as_json.click()
     rows = from_json(Path(download.value.path()).read_bytes())
     assert sorted(row.configuration.prompt_tokens for row in rows) == [32, 128]
     assert all(row.figures and row.figures.decode_tokens_per_s for row in rows)
@@ -140,15 +124,15 @@ def test_the_filter_is_kept_in_the_url(
 ) -> None:
     for row in some():
         store.save(row)
-    screen = open_patiently(open_screen, f"{serve()}/metrics")
+    screen = open_screen(f"{serve()}/metrics")
     chart(screen, "Decode rate: tokens/s").get_by_text("FP16").first.wait_for()
-    screen.button("Filter").click()
-    pills = screen.page.get_by_test_id("stPopoverBody")
-    pills.get_by_text("INT4", exact=True).click()
-    eventually(lambda: "precisions=int4" in screen.url, "the URL is updated", WORK_MS / 1000)
+    pill = screen.page.get_by_test_id("stPopoverBody").get_by_text("INT4", exact=True)
+    screen.settled().open(screen.button("Filter"), pill)
+    pill.click()
+    eventually(lambda: "precisions=int4" in screen.url, "the URL is updated")
     chart(screen, "Decode rate: tokens/s").get_by_text("FP16").first.wait_for(state="detached")
     screen.page.keyboard.press("Escape")
-    again = open_patiently(open_screen, screen.url)
+    again = open_screen(screen.url)
     chart(again, "Decode rate: tokens/s").get_by_text("INT4").first.wait_for()
     chart(again, "Decode rate: tokens/s").get_by_text("FP16").wait_for(state="detached")
 
@@ -165,9 +149,9 @@ def test_an_imported_file_is_charted_beside_local_measurements(
     good, broken = tmp_path / "theirs.json", tmp_path / "broken.json"
     good.write_text(to_json(theirs), encoding="utf-8")
     broken.write_text(to_json(theirs)[:-40], encoding="utf-8")
-    screen = open_patiently(open_screen, f"{serve()}/metrics")
+    screen = open_screen(f"{serve()}/metrics")
     charts(screen).first.wait_for()
-    screen.button("Import").click()
+    screen.settled().open(screen.button("Import"), screen.page.get_by_test_id("stPopoverBody"))
     upload = screen.page.locator('input[type="file"]')
     upload.set_input_files(broken)
     screen.page.get_by_test_id("stPopoverBody").get_by_role("alert").wait_for()
@@ -181,7 +165,7 @@ def test_an_imported_file_is_charted_beside_local_measurements(
 def test_a_model_in_memory_can_be_unloaded(
     serve: Callable[[], str], open_screen: Callable[..., Screen], tmp_path: Path
 ) -> None:
-    screen = open_patiently(open_screen, f"{serve()}/instruct?tokens=8").ready()
+    screen = open_screen(f"{serve()}/instruct?tokens=8").ready()
     screen.ask("Name three advantages of being a cat.")
     screen.newest.get_by_role("button", name=FINISHED).wait_for()
     screen.go_to("Metrics")
@@ -196,9 +180,7 @@ def test_a_narrow_window_needs_no_sideways_scrolling(
 ) -> None:
     for row in some():
         store.save(row)
-    screen = open_patiently(
-        open_screen, f"{serve()}/metrics", viewport={"width": 400, "height": 900}
-    )
+    screen = open_screen(f"{serve()}/metrics", viewport={"width": 400, "height": 900})
     chart(screen, "Latency of each token").wait_for()
     width, inner = screen.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width <= inner

@@ -3,50 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
+from playwright.sync_api import TimeoutError
 
-from tests.browser.conftest import serving
-from tests.browser.screen import FINISHED, Screen, eventually
+from tests.browser.screen import REOPEN_MS, Screen, eventually
 from tests.builders import tiny_checkpoint
 from tests.store.hub_server import Hub
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
-WORK_MS = 240_000
-"""Timeout of a conversion on a machine that also runs other tests."""
 TOKEN = "hf_aTokenThatNobodyMaySee"
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Start a new app and return its URL.
-
-    Ask for it before the fixture that opens pages: these are then closed before the app ends.
-    """
-    with ExitStack() as running:
-
-        def start_it(**environment: str) -> str:
-            return running.enter_context(serving("streamlit_app.py", tmp_path, **environment))
-
-        yield start_it
-
-
-@pytest.fixture
-def open_patiently(open_screen: Callable[..., Screen]) -> Callable[..., Screen]:
-    """Open pages with a timeout for conversions."""
-
-    def open_it(url: str, **options: object) -> Screen:
-        screen = open_screen(url, **options)
-        screen.page.set_default_timeout(WORK_MS)
-        return screen
-
-    return open_it
 
 
 def tasks(screen: Screen) -> Locator:
@@ -62,15 +33,19 @@ def drawer(screen: Screen) -> Locator:
 
 
 def close(screen: Screen) -> None:
-    drawer(screen).get_by_role("button", name="Close").click()
-    drawer(screen).wait_for(state="detached")
+    def closed() -> bool:  # a click while the drawer is drawn may have no effect
+        with suppress(TimeoutError):
+            drawer(screen).get_by_role("button", name="Close").click(timeout=REOPEN_MS)
+            drawer(screen).wait_for(state="detached", timeout=REOPEN_MS)
+        return drawer(screen).count() == 0
+
+    eventually(closed, "the drawer is closed")
 
 
 def settled(screen: Screen) -> None:
     """Wait until a finished task and the page are drawn."""
     tasks(screen).get_by_text("elapsed").wait_for(state="detached")
-    screen.page.get_by_test_id("stStatusWidget").wait_for(state="detached")
-    screen.page.wait_for_timeout(1000)
+    screen.settled()
 
 
 def start(screen: Screen, precision: str, verb: str = "Convert to") -> None:
@@ -80,18 +55,20 @@ def start(screen: Screen, precision: str, verb: str = "Convert to") -> None:
 
 
 def test_convert_try_and_delete(
-    serve: Callable[..., str], open_patiently: Callable[..., Screen]
+    serve: Callable[..., str], open_screen: Callable[..., Screen]
 ) -> None:
     app = serve()
-    screen = open_patiently(f"{app}/models")
+    screen = open_screen(f"{app}/models")
     # By the keyboard, and back to where it was.
     name = row(screen, "paddock-neox").get_by_role("button", name="Paddock NeoX", exact=False).first
+    screen.settled()  # a key may have no effect while the page is drawn
     name.press("Enter")
     drawer(screen).get_by_text("Requirements on this machine").wait_for()
-    eventually(lambda: "open=paddock-neox" in screen.url, "the URL is updated", WORK_MS / 1000)
+    eventually(lambda: "open=paddock-neox" in screen.url, "the URL is updated")
     screen.page.keyboard.press("Escape")
     drawer(screen).wait_for(state="detached")
-    eventually(lambda: "open=" not in screen.url, "the URL is updated", WORK_MS / 1000)
+    eventually(lambda: "open=" not in screen.url, "the URL is updated")
+    screen.settled()
     row(screen, "paddock-neox").get_by_role("button", name="Get Paddock NeoX").click()
     start(screen, "INT4")
     close(screen)
@@ -102,7 +79,7 @@ def test_convert_try_and_delete(
     screen.page.get_by_role("heading", name="Models").wait_for(state="detached")
     screen.go_to("Models")
     tasks(screen).get_by_text("Convert Paddock NeoX").first.wait_for()
-    other = open_patiently(f"{app}/models")
+    other = open_screen(f"{app}/models")
     tasks(other).get_by_text("Convert Paddock NeoX").first.wait_for()
     tasks(screen).get_by_text("done in").wait_for()
 
@@ -110,9 +87,9 @@ def test_convert_try_and_delete(
     result = screen.page.locator(".st-key-stored_paddock-neox_int4")
     row(screen, "paddock-neox").get_by_text("✓ INT4").wait_for()
     name.click()
-    result.get_by_role("button", name="More about Paddock NeoX 3M (tiny demo) INT4").click()
     more = screen.page.get_by_test_id("stPopoverBody")
-    more.get_by_text("Formats of the").wait_for()
+    about = result.get_by_role("button", name="More about Paddock NeoX 3M (tiny demo) INT4")
+    screen.open(about, more.get_by_text("Formats of the"))
     shown = screen.text_of(more)
     for word in ("Weights before", "Compression", "Peak memory", "Formats of the"):
         assert word in shown
@@ -123,9 +100,10 @@ def test_convert_try_and_delete(
     # Try it.
     result.get_by_role("link", name="Try it").click()
     screen.ready()
-    assert screen.path == "/instruct" and "precision=int4" in screen.url
+    eventually(lambda: "precision=int4" in screen.url, "it is selected")
+    assert screen.path == "/instruct"
     screen.ask("Name three advantages of being a cat.")
-    screen.newest.get_by_role("button", name=FINISHED).wait_for()
+    screen.await_answer()
     assert screen.answer_text()
     assert "INT4" in screen.details()
 
@@ -141,7 +119,7 @@ def test_convert_try_and_delete(
 
 
 def test_a_link_to_another_model_replaces_the_selected_one(
-    serve: Callable[..., str], open_patiently: Callable[..., Screen], tmp_path: Path
+    serve: Callable[..., str], open_screen: Callable[..., Screen], tmp_path: Path
 ) -> None:
     """The Instruct page of the session has another model selected when **Try it** is clicked."""
     from core.catalogue import Precision
@@ -151,25 +129,25 @@ def test_a_link_to_another_model_replaces_the_selected_one(
     store = ModelStore(Settings(home=tmp_path / "paddock"))
     store.ensure(store.resolve("paddock-llama"), Precision.FP16)
     url = serve()
-    screen = open_patiently(f"{url}/instruct?tokens=12").ready()
+    screen = open_screen(f"{url}/instruct?tokens=12").ready()
     assert "model=" not in screen.url
     screen.go_to("Models")
     row(screen, "paddock-llama").get_by_role("link", name="Try it").click()
     screen.ready()
-    screen.page.wait_for_url("**precision=fp16**")
+    eventually(lambda: "precision=fp16" in screen.url, "its precision is in the link")
     assert "model=paddock-llama" in screen.url
     chosen = screen.page.get_by_role("radio", name="FP16")
-    eventually(chosen.is_checked, "the precision is selected", WORK_MS / 1000)
+    eventually(chosen.is_checked, "the precision is selected")
     assert "tokens=12" in screen.url, "settings that are not in the link are kept"
 
 
 def test_download_stop_and_resume(
-    serve: Callable[..., str], open_patiently: Callable[..., Screen], tmp_path: Path
+    serve: Callable[..., str], open_screen: Callable[..., Screen], tmp_path: Path
 ) -> None:
     with Hub() as hub:
         hub.add("acme/tiny", tiny_checkpoint("llama", tmp_path / "tiny"), gated=True, token=TOKEN)
         url = serve(HF_ENDPOINT=hub.url)
-        screen = open_patiently(f"{url}/models")
+        screen = open_screen(f"{url}/models")
         screen.button("Add a model").click()
         box = screen.page.get_by_role("textbox", name="Hugging Face id, folder or GGUF file")
         box.fill("acme/tiny")
@@ -211,10 +189,10 @@ def test_download_stop_and_resume(
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(
-    serve: Callable[..., str], open_patiently: Callable[..., Screen]
+    serve: Callable[..., str], open_screen: Callable[..., Screen]
 ) -> None:
     app = serve()
-    screen = open_patiently(
+    screen = open_screen(
         f"{app}/models?open=dolly-v2-3b&search=dolly+3b", viewport={"width": 400, "height": 900}
     )
     where = drawer(screen)

@@ -10,8 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,56 +18,37 @@ import pytest
 from core.catalogue import Precision
 from core.settings import CHECKOUT, KIOSK_ERROR, Settings
 from core.store import ModelStore, resolve
-from tests.browser.conftest import serving
 from tests.browser.screen import FINISHED, Screen, eventually
 from tests.builders import tiny_checkpoint
 from tests.gguf_files import tiny_gguf
 from tests.store.hub_server import Hub
+from tests.waiting import PATIENCE_S
 
-WORK_MS = 240_000
-"""Timeout of a conversion on a machine that also runs other tests."""
 IDLE_MS = 120_000
 TOKEN = "hf_aTokenThatNobodyMaySee"
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Start a new app and return its URL."""
-    with ExitStack() as running:
-
-        def start_it(**environment: str) -> str:
-            return running.enter_context(serving("streamlit_app.py", tmp_path, **environment))
-
-        yield start_it
-
-
-@pytest.fixture
-def open_patiently(open_screen: Callable[..., Screen]) -> Callable[..., Screen]:
-    """Open pages with a timeout for conversions."""
-
-    def open_it(url: str, **options: object) -> Screen:
-        screen = open_screen(url, **options)
-        screen.page.set_default_timeout(WORK_MS)
-        return screen
-
-    return open_it
 
 
 def pick(screen: Screen, name: str, number: int = 0) -> None:
     """Choose a model of the first group."""
     box = screen.page.get_by_role("combobox", name="Model").nth(number)
-    box.click()
-    options = screen.page.get_by_role("option").all_inner_texts()
+    option = screen.page.get_by_role("option", name=f"{name} · ")
+
+    def listed() -> list[str]:
+        screen.open(box, option)
+        options = screen.page.get_by_role("option").all_inner_texts()
+        return options if "— To download —" in options else []
+
+    options = eventually(listed, "the list is open")
     here, download = options.index("— On this machine —"), options.index("— To download —")
     (found,) = [place for place, text in enumerate(options) if text.startswith(f"{name} · ")]
     assert here < found < download
-    screen.page.get_by_role("option", name=f"{name} · ").click()
+    screen.choose(box, option)
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.STORED])
 def test_a_guests_own_model_has_one_name_on_every_page(
     serve: Callable[..., str],
-    open_patiently: Callable[..., Screen],
+    open_screen: Callable[..., Screen],
     tmp_path: Path,
     precision: Precision,
 ) -> None:
@@ -79,7 +59,7 @@ def test_a_guests_own_model_has_one_name_on_every_page(
         own = tiny_checkpoint("llama", place, with_chat_template=True, positions=1024)
     key = resolve(str(own)).name
     url = serve()
-    screen = open_patiently(f"{url}/models")
+    screen = open_screen(f"{url}/models")
     screen.button("Add a model").click()
     screen.page.get_by_role("textbox", name="Hugging Face id, folder or GGUF file").fill(str(own))
     screen.button("Look up").click()
@@ -109,13 +89,13 @@ def test_a_guests_own_model_has_one_name_on_every_page(
         json.dumps(asked).encode(),
         {"Content-Type": "application/json"},
     )
-    assert json.load(urllib.request.urlopen(request, timeout=60))["model"] == key
+    assert json.load(urllib.request.urlopen(request, timeout=PATIENCE_S))["model"] == key
     home = tmp_path / "paddock"
     bench = [sys.executable, "-m", "core", "bench", "--models", str(own)]
     bench += ["--precisions", precision.value, "--prompt-tokens", "8", "--new-tokens", "4"]
     bench += ["--repeat", "1", "--rounds", "1"]
     environment = os.environ | {"PADDOCK_HOME": str(home)}
-    subprocess.run(bench, cwd=CHECKOUT, env=environment, check=True, timeout=WORK_MS / 1000)
+    subprocess.run(bench, cwd=CHECKOUT, env=environment, check=True, timeout=PATIENCE_S)
 
     screen.go_to("Metrics")
     chart = screen.page.get_by_test_id("stPlotlyChart").first
@@ -125,13 +105,13 @@ def test_a_guests_own_model_has_one_name_on_every_page(
 
 
 def test_a_download_is_asked_for_once(
-    serve: Callable[..., str], open_patiently: Callable[..., Screen], tmp_path: Path
+    serve: Callable[..., str], open_screen: Callable[..., Screen], tmp_path: Path
 ) -> None:
     with Hub() as hub:
         tiny = tiny_checkpoint("llama", tmp_path / "tiny", with_chat_template=True)
         hub.add("acme/tiny", tiny, gated=True, token=TOKEN)
         url = serve(HF_ENDPOINT=hub.url)
-        screen = open_patiently(f"{url}/models")
+        screen = open_screen(f"{url}/models")
         screen.button("Hugging Face access").click()
         screen.page.get_by_role("textbox", name="Access token").fill(TOKEN)
         screen.page.keyboard.press("Enter")
@@ -158,12 +138,12 @@ def test_a_download_is_asked_for_once(
 
 
 def test_a_kiosk_changes_nothing_and_starts_afresh(
-    serve: Callable[..., str], open_patiently: Callable[..., Screen], tmp_path: Path
+    serve: Callable[..., str], open_screen: Callable[..., Screen], tmp_path: Path
 ) -> None:
     store = ModelStore(Settings(home=tmp_path / "paddock"))
     store.ensure(store.resolve("paddock-neox"), Precision.INT8)
     url = serve(PADDOCK_KIOSK="1")
-    screen = open_patiently(f"{url}/models?open=paddock-neox")
+    screen = open_screen(f"{url}/models?open=paddock-neox")
     screen.page.get_by_text("in kiosk mode").wait_for()
     for name in ("Add a model", "Convert to INT4", "Delete", "Verify"):
         assert screen.page.get_by_role("button", name=name).count() == 0
@@ -175,21 +155,24 @@ def test_a_kiosk_changes_nothing_and_starts_afresh(
         {"Content-Type": "application/json"},
     )
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request, timeout=60)
+        urllib.request.urlopen(request, timeout=PATIENCE_S)
     assert refused.value.code == 403
     assert json.load(refused.value)["error"]["message"] == KIOSK_ERROR
 
     link = f"{url}/instruct?model=paddock-neox&tokens=8&instruction=Why%3F"
-    kiosk = open_patiently(link, fresh=True)
+    kiosk = open_screen(link, fresh=True)
     kiosk.page.clock.install()
     kiosk.page.reload()
     kiosk.ready()
-    kiosk.page.get_by_role("combobox", name="Model").click()
-    assert "— To download —" not in kiosk.page.get_by_role("option").all_inner_texts()
-    kiosk.page.keyboard.press("Escape")
+    option = kiosk.page.get_by_role("option")
+    kiosk.open(kiosk.page.get_by_role("combobox", name="Model"), option.first)
+    assert "— To download —" not in option.all_inner_texts()
+    kiosk.page.clock.pause_at(kiosk.page.evaluate("Date.now()") / 1000 + 30)
+    kiosk.page.keyboard.press("Escape")  # the idle time begins, of the paused clock
     kiosk.page.clock.fast_forward(IDLE_MS - 1000)
     assert "tokens=8" in kiosk.url
     kiosk.page.clock.fast_forward(2000)
+    kiosk.page.clock.resume()
     kiosk.page.wait_for_url(re.compile(r"/instruct$"))
     kiosk.ready()
     assert kiosk.composer.input_value() == ""

@@ -14,6 +14,7 @@ from core.settings import CHECKOUT, Settings
 from tests.browser.conftest import free_port, serving
 from tests.server.provider import Provider
 from tests.server.world import CSRF_TOKEN
+from tests.waiting import PATIENCE_S
 
 APP = "tests/browser/app_with_scripted_runtime.py"
 
@@ -59,7 +60,7 @@ def come_by_the_provider(browser: httpx.Client) -> httpx.Response:
 
 
 def test_user_of_a_provider_registers_once(url: str, home: Path, provider: Provider) -> None:
-    with httpx.Client(base_url=url, timeout=30, headers=PAGE) as browser:
+    with httpx.Client(base_url=url, timeout=PATIENCE_S, headers=PAGE) as browser:
         come_by_the_provider(browser)
         form = browser.get("/register")
         assert 'value="Hedy.Lamarr"' in form.text and 'type="password"' not in form.text
@@ -71,7 +72,7 @@ def test_user_of_a_provider_registers_once(url: str, home: Path, provider: Provi
         assert "_streamlit_user" not in browser.cookies, "only the Paddock session remains"
 
     with httpx.Client(
-        base_url=url, timeout=30, headers={"Accept": "text/html"}
+        base_url=url, timeout=PATIENCE_S, headers={"Accept": "text/html"}
     ) as other:  # another browser of the same user
         come_by_the_provider(other)
         assert other.get("/models").status_code == 200
@@ -82,7 +83,7 @@ def test_user_of_a_provider_registers_once(url: str, home: Path, provider: Provi
     assert account is not None and account.subject == f"{provider.url} 1234"
     assert len(accounts.administration.everybody()) == 1
     store.change(account.id, disabled=True, end_sessions=True)
-    with httpx.Client(base_url=url, timeout=30, headers=PAGE) as other:
+    with httpx.Client(base_url=url, timeout=PATIENCE_S, headers=PAGE) as other:
         answer = come_by_the_provider(other)
         assert "This account is disabled" in answer.text
         assert other.get("/models").status_code == 303
@@ -92,7 +93,7 @@ def test_user_of_a_provider_registers_once(url: str, home: Path, provider: Provi
 
 def test_another_subject_is_another_user(url: str, provider: Provider) -> None:
     provider.subject = "5678"
-    with httpx.Client(base_url=url, timeout=30, headers=PAGE) as browser:
+    with httpx.Client(base_url=url, timeout=PATIENCE_S, headers=PAGE) as browser:
         come_by_the_provider(browser)
         assert browser.get("/models").status_code == 303, "no account yet"
         assert "Create an account" in browser.get("/register").text

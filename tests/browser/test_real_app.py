@@ -10,46 +10,42 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import serving
 from tests.browser.screen import FINISHED, Screen, eventually
 
-CONVERSION_MS = 120_000
 PREPARING = re.compile("conversion libraries|checkpoint|Exporting|Compressing|Loading")
 """Any preparation step; on an idle machine the last ones are too short to be observed."""
 
 
 def test_fresh_home_converts_loads_and_generates(
-    open_screen: Callable[..., Screen], tmp_path: Path
+    serve: Callable[..., str], open_screen: Callable[..., Screen], tmp_path: Path
 ) -> None:
-    with serving("streamlit_app.py", tmp_path) as url:
-        screen = open_screen(url).ready()
-        assert screen.url.partition("?")[0] == f"{url}/instruct", "the root leads there"
-        screen.button("Life as a cat").click()
-        screen.live.get_by_text(PREPARING).first.wait_for(timeout=CONVERSION_MS)
-        screen.newest.get_by_role("button", name=FINISHED).wait_for(timeout=CONVERSION_MS)
-        chips = screen.answer_text()
-        assert "TTFT" in chips and "tokens/s" in chips and "AUTO → CPU" in screen.details()
-        with closing(sqlite3.connect(tmp_path / "paddock" / "paddock.db")) as database:
-            rows = database.execute("SELECT state, new_tokens > 0 FROM runs").fetchall()
-        assert rows == [("done", 1)]
-        eventually(
-            lambda: "On disk" in screen.text_of(screen.page.locator("section")), "it is kept"
-        )
-        # Stored, loaded and warm: the second answer needs no preparation.
-        screen.newest.get_by_role("button", name=FINISHED).click()
-        screen.await_answer(2)
+    url = serve()
+    screen = open_screen(url).ready()
+    eventually(lambda: screen.url.partition("?")[0] == f"{url}/instruct", "the root leads there")
+    screen.button("Life as a cat").click()
+    screen.live.get_by_text(PREPARING).first.wait_for()
+    screen.await_answer()
+    chips = screen.answer_text()
+    assert "TTFT" in chips and "tokens/s" in chips and "AUTO → CPU" in screen.details()
+    with closing(sqlite3.connect(tmp_path / "paddock" / "paddock.db")) as database:
+        rows = database.execute("SELECT state, new_tokens > 0 FROM runs").fetchall()
+    assert rows == [("done", 1)]
+    eventually(lambda: "On disk" in screen.text_of(screen.page.locator("section")), "it is kept")
+    # Stored, loaded and warm: the second answer needs no preparation.
+    screen.newest.get_by_role("button", name=FINISHED).click()
+    screen.await_answer(2)
 
 
 @pytest.mark.parametrize("name", ["compare", "metrics", "models", "account"])
 def test_deep_link_on_a_fresh_server_shows_its_page(
-    open_screen: Callable[..., Screen], tmp_path: Path, name: str
+    serve: Callable[..., str], open_screen: Callable[..., Screen], name: str
 ) -> None:
-    with serving("streamlit_app.py", tmp_path) as url:
-        screen = open_screen(f"{url}/{name}")
-        heading = screen.page.get_by_role("heading", level=1)
-        heading.wait_for()
-        assert heading.inner_text() != "Give a model an instruction"
-        # Streamlit shows the navigation links after it has measured them.
-        screen.page.get_by_role("link", name="Instruct", exact=True).wait_for()
-        assert screen.page.get_by_text("Page not found").count() == 0
-        assert screen.url.partition("?")[0] == f"{url}/{name}"
+    url = serve()
+    screen = open_screen(f"{url}/{name}")
+    heading = screen.page.get_by_role("heading", level=1)
+    heading.wait_for()
+    assert heading.inner_text() != "Give a model an instruction"
+    # Streamlit shows the navigation links after it has measured them.
+    screen.page.get_by_role("link", name="Instruct", exact=True).wait_for()
+    assert screen.page.get_by_text("Page not found").count() == 0
+    assert screen.url.partition("?")[0] == f"{url}/{name}"

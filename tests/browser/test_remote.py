@@ -20,6 +20,7 @@ from core.settings import Settings
 from tests.browser.screen import Screen, Stagehand, eventually
 from tests.browser.test_compare_page import NEOX, TEXTS, CompareScreen
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, serving
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_dying_remote_does_not_affect_the_local_side(
         handler.begin()
         handler.piece("The remote says ")
         half_said.set()
-        go_on.wait(60)
+        go_on.wait(PATIENCE_S)
         handler.hang_up()
 
     server.answer = die
@@ -49,12 +50,13 @@ def test_dying_remote_does_not_affect_the_local_side(
     link = f"{scripted.url}/compare?right_model={quote('remote:office/tiny')}&mode=race"
     compare = CompareScreen(open_screen(link), scripted).ready()
     compare.ask()
-    eventually(lambda: "The remote says" in compare.text("B"), "its text so far", 60)
+    eventually(lambda: "The remote says" in compare.text("B"), "its text so far")
     assert half_said.is_set()
     go_on.set()
     broken = "closed the connection before the answer was complete"
     eventually(lambda: broken in compare.text("B"), "what happened to it")
-    eventually(lambda: TEXTS[NEOX] in compare.text("A"), "the other side's answer", 60)
+    eventually(lambda: TEXTS[NEOX] in compare.text("A"), "the other side's answer")
+    compare.await_end()
     assert "The remote says" in compare.text("B")
     assert "on office" in compare.text("B")
     assert f"127.0.0.1:{server.port}" in compare.text("B")
@@ -68,7 +70,7 @@ def test_paddock_as_remote_of_another_paddock(scripted: Stagehand, tmp_path: Pat
     scripted.script(text, model=NEOX, released=2)
     engine = Engine(Settings(home=tmp_path / "home"))
     remote = engine.add_remote("other", f"{scripted.url}/v1")
-    listing = engine.remotes.directory.ask(remote).result(60)
+    listing = engine.remotes.directory.ask(remote).result(PATIENCE_S)
     assert listing.error is None and NEOX in listing.models
     spec = ModelSpec.of_remote(f"remote:other/{NEOX}")
 
@@ -79,10 +81,10 @@ def test_paddock_as_remote_of_another_paddock(scripted: Stagehand, tmp_path: Pat
         return engine.answer(engine.handle(spec), request, origin=Origin.CLI)
 
     job = ask(top_k=5, repetition_penalty=1.1, seed=3)
-    eventually(lambda: job.text, "its first words", 60)
+    eventually(lambda: job.text, "its first words")
     assert not job.done
     scripted.release(model=NEOX)
-    assert job.wait(60) and job.answer is not None
+    assert job.wait(PATIENCE_S) and job.answer is not None
     answer = job.answer
     assert (answer.error, answer.text, answer.stop_reason) == (None, text, StopReason.END_OF_TEXT)
     assert answer.timings.prompt_tokens > 0
@@ -91,15 +93,15 @@ def test_paddock_as_remote_of_another_paddock(scripted: Stagehand, tmp_path: Pat
 
     scripted.script(text, model=NEOX, released=2)
     stopped = ask()
-    eventually(lambda: stopped.text, "its first words", 60)
+    eventually(lambda: stopped.text, "its first words")
     stopped.cancel()
-    assert stopped.wait(10)  # the server would not stop by itself
+    assert stopped.wait(PATIENCE_S)  # the server would not stop by itself
     assert stopped.answer.stop_reason is StopReason.CANCELLED
-    eventually(lambda: not scripted.state(NEOX)["running"], "the end over there", 5)
+    eventually(lambda: not scripted.state(NEOX)["running"], "the end over there")
     missing = engine.answer(
         engine.handle(ModelSpec.of_remote("remote:other/no-such")),
         GenerationRequest("Why?"),
         origin=Origin.CLI,
     )
-    assert missing.wait(60) and "has no model 'no-such'" in missing.answer.error_sentence
+    assert missing.wait(PATIENCE_S) and "has no model 'no-such'" in missing.answer.error_sentence
     engine.close()

@@ -59,7 +59,7 @@ def test_answer_is_shown_and_stopped_in_another_tab(
     other.page.reload()
     other.ready()
     eventually(lambda: other.live_text().startswith(shown), "after a reload, too")
-    other.stop()
+    other.button("Stop").click()
     for each in (screen, other):
         each.await_answer()
         assert "Stopped" in each.answer_text()
@@ -147,7 +147,7 @@ def change_every_setting(screen: Screen) -> dict[str, Any]:
         return [name for name in before if before[name] == after[name]]
 
     eventually(lambda: unchanged() == ["Greedy"], "every other one is changed")
-    return settings_of(screen)
+    return settings_of(screen.settled())
 
 
 def test_link_reproduces_the_settings(screen: Screen, open_screen: Callable[..., Screen]) -> None:
@@ -156,7 +156,7 @@ def test_link_reproduces_the_settings(screen: Screen, open_screen: Callable[...,
     eventually(lambda: settings_of(other) == wanted, "the other page is set up the same")
     # Greedy disables other controls, so it is tested last.
     other.page.get_by_text("Greedy", exact=True).click()
-    eventually(lambda: "greedy=" in other.url, "in the link")
+    eventually(lambda: "greedy=" in other.settled().url, "in the link")
     third = open_screen(other.url, fresh=True).ready()
     greedy = wanted | {"Greedy": True}
     eventually(lambda: settings_of(third) == greedy, "the third page too")

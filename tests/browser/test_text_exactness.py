@@ -11,8 +11,10 @@ import pytest
 
 from core.compare.export import to_html
 from tests.browser.conftest import serving
+from tests.browser.screen import eventually
 from tests.compare.answers import answer, report
 from tests.exact_texts import CODE, PROSE, code_in
+from tests.waiting import PATIENCE_S
 
 OTHERS = {
     "bold": "请记住**「明天」**这个词。",
@@ -79,13 +81,12 @@ def shown(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
     app, home = "tests/browser/app_with_exact_texts.py", tmp_path_factory.mktemp("texts")
     with serving(app, home) as url:
         page = browser.new_page()
+        page.set_default_timeout(1000 * PATIENCE_S)
         page.goto(f"{url}/?{query}")
-        page.get_by_text("Drawing finished.").wait_for(timeout=60_000)
-        # Code blocks are loaded when they are first drawn.
-        count, before = page.locator("code").count, -1
-        while count() != before:
-            before = count()
-            page.wait_for_timeout(1500)
+        page.get_by_text("Drawing finished.").wait_for()
+        # Streamlit loads what draws HTML and code when it is first needed.
+        blocks = sum(len(code_in(text)) for text in TEXTS.values())
+        eventually(lambda: page.locator("code").count() == blocks, "all code is drawn")
         entries = [page.locator(f".st-key-entry_text_{n}") for n in range(len(TEXTS))]
         yield {
             name: Shown(**entry.evaluate(LOOK)) for name, entry in zip(TEXTS, entries, strict=True)

@@ -15,7 +15,7 @@ from core.remotes import RemoteRegistry
 from core.settings import Settings
 from core.store import ModelStore, resolve
 from tests.browser.conftest import serving
-from tests.browser.screen import Screen
+from tests.browser.screen import Screen, eventually
 from tests.builders import thinking_checkpoint
 from tests.remotes.scripted_server import Handler
 from tests.remotes.scripted_server import serving as serving_remote
@@ -58,18 +58,18 @@ def test_thinking_model(
     url, folders, _ = thinking
     link = f"{url}/instruct?model={quote(str(folders[name]))}&precision=fp32&greedy=true"
     screen = open_screen(f"{link}&tokens=4").ready()
-    screen.page.set_default_timeout(60_000)
     screen.ask("Where is rain made?")  # the thoughts are not closed
     screen.newest.get_by_text("All 4 new tokens went into thinking.").wait_for()
+    screen.settled()
     assert "0 tokens" in screen.answer_text()
     screen.newest.get_by_role("button", name="More tokens").click()
     screen.await_answer(2)
     marks = sum(map(len, MODELS[name][0]))
     assert newest_thoughts(screen).endswith(f"· {5 + marks} tokens"), "counted apart"
     assert re.search(rf"{ANSWER}.*\D5 tokens", screen.answer_text(), re.DOTALL), "with the end"
-    screen.newest.get_by_role("button", name="Copy").click()
     code = screen.page.get_by_test_id("stPopoverBody").get_by_test_id("stCode")
-    assert code.inner_text().strip() == ANSWER
+    screen.open(screen.newest.get_by_role("button", name="Copy"), code)
+    eventually(lambda: screen.text_of(code) == ANSWER, "the text to copy")
     screen.page.keyboard.press("Escape")
     screen.page.reload()
     screen.ready().await_answer(2)

@@ -23,7 +23,8 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-PATIENCE_S = 120.0
+from tests.waiting import PATIENCE_S
+
 LARGEST_MESSAGE = 64 * 2**20
 _LISTEN_S = 0.02
 

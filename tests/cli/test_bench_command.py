@@ -27,6 +27,7 @@ from core.inference.engine import Engine
 from core.metrics import document
 from core.settings import CHECKOUT, Settings
 from tests.benchmark.fake_work import FakeWork
+from tests.waiting import PATIENCE_S
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -111,7 +112,7 @@ def test_ctrl_c_keeps_measurements_and_names_resume(home: Path):
         if "Measuring paddock-neox" in line:
             break
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does, to every process in it
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=PATIENCE_S)
     told = summary(out)
     assert child.returncode == 1 and told["state"] == "cancelled", err
     assert "Traceback" not in err
@@ -178,7 +179,7 @@ def test_ctrl_c_in_this_process(run: Run, work: FakeWork, monkeypatch: pytest.Mo
 
     def hold(job):
         if len(work.jobs) == 2:
-            assert stopped.wait(20)
+            assert stopped.wait(PATIENCE_S)
             raise StoppedError("Stopped.")
 
     work.before = hold

@@ -9,7 +9,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
 from collections import namedtuple
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +21,7 @@ from core.cli.doctor import Check, State
 from core.hardware import cgroups, devices
 from core.hardware.devices import HostFacts
 from core.settings import Settings
+from tests.waiting import PATIENCE_S
 
 GIB = 2**30
 
@@ -55,11 +55,9 @@ def refuse_import(monkeypatch, module: str) -> None:
     monkeypatch.setattr(builtins, "__import__", importing)
 
 
-def test_all_checks_run_within_ten_seconds(settings: Settings, requirements) -> None:
+def test_all_checks_run(settings: Settings, requirements) -> None:
     pins = requirements(f"psutil=={metadata.version('psutil')}")
-    begin = time.monotonic()
     checks = doctor.run_checks(settings, requirements=pins)
-    assert time.monotonic() - begin < 10
     names = [check.name for check in checks]
     assert names == [
         "Python",
@@ -94,7 +92,7 @@ def test_nothing_heavy_but_openvino_is_loaded(tmp_path: Path) -> None:
     )
     root = Path(doctor.__file__).resolve().parents[2]
     command = [sys.executable, "-c", code, str(tmp_path)]
-    assert subprocess.check_output(command, cwd=root, text=True, timeout=60).strip() == "[]"
+    assert subprocess.check_output(command, cwd=root, text=True, timeout=PATIENCE_S).strip() == "[]"
 
 
 def test_only_a_bad_check_fails_the_report() -> None:

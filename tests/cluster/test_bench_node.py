@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from dataclasses import replace
 
 import pytest
 
 from core.benchmark.lock import BenchmarkLock
 from core.benchmark.plan import Plan
+from core.benchmark.runner import LocalSweep
 from core.catalogue import Precision
 from core.cluster.bench_node import BenchNode, node_plan
 from core.db.measurement_values import MeasurementState
 from core.settings import load_settings
 from tests.benchmark.fake_work import FakeWork
+from tests.waiting import PATIENCE_S
 
 PLAN = Plan(
     models=("paddock-neox",), precisions=(Precision.INT8,), prompt_tokens=(8, 16), rounds=1
@@ -23,6 +25,7 @@ PLAN = Plan(
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> FakeWork:
     """Replaces conversion and measurement."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # as the node does, but not for good
     return FakeWork().install(monkeypatch.setattr)
 
 
@@ -36,10 +39,14 @@ def test_a_node_reports_each_changed_row_under_its_name(work: FakeWork):
     assert {row.host.name for row in rows.values()} == {"lab/first"}
 
 
-def test_a_cancelled_node_reports_rows_that_can_be_resumed(work: FakeWork):
+def test_a_cancelled_node_reports_rows_that_can_be_resumed(
+    work: FakeWork, monkeypatch: pytest.MonkeyPatch
+):
+    taken, cancel = threading.Event(), LocalSweep.cancel
+    monkeypatch.setattr(LocalSweep, "cancel", lambda sweep: cancel(sweep) or taken.set())
     plan = replace(PLAN, prompt_tokens=(8,), rounds=2)
     node = BenchNode()
-    work.before = lambda job: node.cancel() or time.sleep(3.0)  # longer than between reports
+    work.before = lambda job: node.cancel() or taken.wait(PATIENCE_S)
     (planned,) = node_plan(plan, "5" * 32, "lab/aaaaaaaa").rows
     *_, row = [row for each in node.run(plan, [planned], "lab/aaaaaaaa") for row in each.rows]
     assert row.state is MeasurementState.CANCELLED and len(row.rounds) == 1

@@ -20,6 +20,7 @@ from core.cluster.gateway import (
     ServeModels,
     gateway_app,
 )
+from tests.waiting import PATIENCE_S
 
 HERE = "http://127.0.0.1:8000"
 KEY = "a-key-of-this-lab"
@@ -67,7 +68,7 @@ def asked(
             return await client.post("/v1/chat/completions", json={"model": model})
 
     with ThreadPoolExecutor(1) as thread:  # the tests' own thread may have a loop already
-        return thread.submit(lambda: asyncio.run(ask())).result(30)
+        return thread.submit(lambda: asyncio.run(ask())).result(PATIENCE_S)
 
 
 def test_a_request_is_repeated_until_something_was_sent():
@@ -170,5 +171,5 @@ def test_model_answers_after_a_failed_update(monkeypatch: pytest.MonkeyPatch):
     ray.serve = SimpleNamespace(status=lambda: SimpleNamespace(applications=applications))
     monkeypatch.setitem(sys.modules, "ray", ray)
     with ThreadPoolExecutor(1) as thread:
-        names = thread.submit(lambda: asyncio.run(ServeModels().names())).result(30)
+        names = thread.submit(lambda: asyncio.run(ServeModels().names())).result(PATIENCE_S)
     assert names == {"old": True, "never": False, "going": False, "soon": True}

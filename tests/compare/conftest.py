@@ -21,8 +21,8 @@ from core.inference.user import User
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.builders import tiny_tokenizer
 from tests.fakes import FakeCores, FakeHandle, FakeModel, Script
+from tests.waiting import PATIENCE_S
 
-PATIENCE_S = 60.0
 USER = User("ada", "lane of ada", "a session")
 GREEDY = SamplingSettings(greedy=True, max_new_tokens=50)
 

@@ -28,6 +28,7 @@ from core.store import ModelStore
 from core.ui.compare.result import delta_table, verdict
 from tests.compare.answers import answer, stored
 from tests.compare.conftest import GREEDY, USER, Stable
+from tests.waiting import PATIENCE_S
 
 
 def rows(
@@ -49,7 +50,7 @@ def test_figures_equal_the_recorded_ones(stable: Stable, tmp_path: Path):
     stable.observers["one"] = RunRecorder(runs, Origin.COMPARE)
     request = GenerationRequest("Why?", sampling=GREEDY)
     job: Job = stable.answer("one", request, origin=Origin.COMPARE, user=USER)
-    assert job.wait(30)
+    assert job.wait(PATIENCE_S)
     row = runs.get(job.run_id).flat()
     runs.close()
     figures = side_figures(job.answer)

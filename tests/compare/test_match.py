@@ -25,20 +25,11 @@ from core.runtimes.base import InterruptedGeneration
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.compare.conftest import GREEDY, PATIENCE_S, USER, Held, OutOfOrder, Stable, spec
 from tests.fakes import APART_NS, NEAR_NS, FakeCores
-
-AT_ONCE_S = 10.0
-"""Longest time until a stop takes effect; an idle machine needs a few milliseconds."""
+from tests.waiting import eventually
 
 
 def setup(*names: str, mode: Mode = Mode.FAIR, sampling: SamplingSettings = GREEDY) -> Setup:
     return Setup(tuple(map(spec, names)), GenerationRequest("Why?", sampling=sampling), mode)
-
-
-def until(condition: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)
 
 
 def tokens(match: Match, side: int) -> int:
@@ -53,13 +44,13 @@ def test_fair_mode_runs_sides_in_order(stable: Stable):
     first, second = stable.hold("one"), stable.hold("two")
     match = Match(setup("one", "two"), stable, USER)
     first.let(3)
-    until(lambda: tokens(match, 0) == 3)
+    eventually(lambda: tokens(match, 0) == 3)
     assert match.running and stable.started == ["one"] and match.jobs[1] is None
     assert [match.state(side) for side in (0, 1)] == [SideState.RUNNING, SideState.WAITING]
     assert match.message(1) == "Waiting for its turn."
     first.open()
     assert second.begun.wait(PATIENCE_S)
-    until(lambda: match.state(1) is SideState.RUNNING)  # shortly after its job started
+    eventually(lambda: match.state(1) is SideState.RUNNING)  # shortly after its job started
     assert match.state(0) is SideState.DONE
     second.open()
     assert match.wait(PATIENCE_S) and match.done and not match.running
@@ -67,22 +58,25 @@ def test_fair_mode_runs_sides_in_order(stable: Stable):
     assert [answer.contended for answer in match.answers] == [False, False]
 
 
-def test_running_comparisons_are_counted(stable: Stable):
-    before = running_matches()
+def test_running_comparisons_are_counted(stable: Stable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(match_module, "_running", set())  # without those of other tests
     stable.add("two", "It is quiet.")
     first = stable.hold("one")
     match = Match(setup("one", "two"), stable, USER)
     assert first.begun.wait(PATIENCE_S)  # the other one waits behind it
     other = Match(setup("one", "two"), stable, USER)
-    until(lambda: running_matches() == before + 2)
+    eventually(lambda: running_matches() == 2)
     other.stop()
-    assert other.wait(PATIENCE_S) and running_matches() == before + 1
+    assert other.wait(PATIENCE_S) and running_matches() == 1
     first.open()
-    assert match.wait(PATIENCE_S) and running_matches() == before
+    assert match.wait(PATIENCE_S) and running_matches() == 0
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_deferred_comparison_starts_on_begin(stable: Stable, mode: Mode):
+def test_deferred_comparison_starts_on_begin(
+    stable: Stable, mode: Mode, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(match_module, "BEGIN_TIMEOUT_S", 10 * PATIENCE_S)
     stable.add("one", "It is quiet."), stable.add("two", "It is quiet.")
     match = Match(setup("one", "two", mode=mode), stable, USER, deferred=True)
     assert not match.wait(0.3) and stable.started == []
@@ -103,10 +97,11 @@ def test_deferred_comparison_starts_after_the_timeout(
     assert stable.started == ["one", "two"]
 
 
-def test_deferred_comparison_can_be_stopped(stable: Stable):
+def test_deferred_comparison_can_be_stopped(stable: Stable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(match_module, "BEGIN_TIMEOUT_S", 10 * PATIENCE_S)
     match = Match(setup("one", "two"), stable, USER, deferred=True)
     match.stop()
-    assert match.done and match.wait(AT_ONCE_S)
+    assert match.done and match.wait(PATIENCE_S)
     assert stable.started == []
 
 
@@ -136,10 +131,10 @@ def test_race_answers_overlap_and_are_marked(stable: Stable):
     match = Match(setup("one", "two", mode=Mode.RACE), stable, USER)
     first.let(2)
     second.let(2)
-    until(lambda: tokens(match, 0) == tokens(match, 1) == 2)
+    eventually(lambda: tokens(match, 0) == tokens(match, 1) == 2)
     first.let(3)
     second.let(1)
-    until(lambda: (tokens(match, 0), tokens(match, 1)) == (5, 3))
+    eventually(lambda: (tokens(match, 0), tokens(match, 1)) == (5, 3))
     first.open()
     second.open()
     assert match.wait(PATIENCE_S)
@@ -176,7 +171,8 @@ class Paddock:
 
 
 @pytest.fixture
-def paddock(stable: Stable) -> Paddock:
+def paddock(stable: Stable, monkeypatch: pytest.MonkeyPatch) -> Paddock:
+    monkeypatch.setattr(match_module, "START_LINE_TIMEOUT_S", 10 * PATIENCE_S)
     made = Paddock()
     stable.lease = made.lease
     made.add("one", "two", "three")
@@ -186,9 +182,9 @@ def paddock(stable: Stable) -> Paddock:
 def test_race_starts_when_all_models_are_loaded(stable: Stable, paddock: Paddock):
     first, second = stable.hold("one"), stable.hold("two")
     match = Match(setup("one", "two", mode=Mode.RACE), stable, USER)
-    until(lambda: match.message(0) == "Loading one." and match.fraction(0) == 0.5)
+    eventually(lambda: match.message(0) == "Loading one." and match.fraction(0) == 0.5)
     paddock.loaded["one"].set()
-    until(lambda: match.message(0) == "Loaded. Waiting for the other models to load.")
+    eventually(lambda: match.message(0) == "Loaded. Waiting for the other models to load.")
     time.sleep(0.1)
     assert stable.started == [] and match.state(0) is SideState.WAITING
     paddock.loaded["two"].set()
@@ -197,7 +193,7 @@ def test_race_starts_when_all_models_are_loaded(stable: Stable, paddock: Paddock
     first.open()
     second.open()
     assert match.wait(PATIENCE_S)
-    until(lambda: paddock.held == [])
+    eventually(lambda: paddock.held == [])
 
 
 def test_race_does_not_wait_for_a_model_that_fails_to_load(stable: Stable, paddock: Paddock):
@@ -220,7 +216,7 @@ def test_race_stops_waiting_after_the_timeout(
     stable.add("two", "It is loud.")
     match = Match(setup("one", "two", mode=Mode.RACE), stable, USER)
     paddock.loaded["one"].set()
-    until(lambda: match.state(0) is SideState.DONE)
+    eventually(lambda: match.state(0) is SideState.DONE)
     assert match.state(1) is SideState.WAITING and match.running
     paddock.loaded["two"].set()
     assert match.wait(PATIENCE_S) and match.answers[1].text == "It is loud."
@@ -230,7 +226,7 @@ def test_side_stopped_while_loading_is_skipped(stable: Stable, paddock: Paddock)
     stable.add("two", "It is quiet.")
     match = Match(setup("one", "two", mode=Mode.RACE), stable, USER)
     paddock.loaded["two"].set()
-    until(lambda: match.message(1).startswith("Loaded"))
+    eventually(lambda: match.message(1).startswith("Loaded"))
     match.stop(0)
     assert match.state(0) is SideState.SKIPPED
     assert match.wait(PATIENCE_S)
@@ -241,9 +237,9 @@ def test_side_stopped_while_loading_is_skipped(stable: Stable, paddock: Paddock)
 def test_side_stopped_at_the_start_line_is_skipped_at_once(stable: Stable, paddock: Paddock):
     match = Match(setup("one", "two", mode=Mode.RACE), stable, USER)
     paddock.loaded["one"].set()
-    until(lambda: match.message(0).startswith("Loaded"))
+    eventually(lambda: match.message(0).startswith("Loaded"))
     match.stop()
-    assert match.wait(AT_ONCE_S)
+    assert match.wait(PATIENCE_S)
     assert stable.started == [] and [match.state(0), match.state(1)] == [SideState.SKIPPED] * 2
 
 
@@ -255,13 +251,13 @@ def test_stopping_one_side_does_not_stop_the_other(stable: Stable, mode: Mode):
     first, second = stable.hold("one"), stable.hold("two")
     match = Match(setup("one", "two", mode=mode), stable, USER)
     first.let(3)
-    until(lambda: tokens(match, 0) == 3)
+    eventually(lambda: tokens(match, 0) == 3)
     match.stop(0)
     first.open()  # the next token is the last
-    until(lambda: match.state(0) is SideState.DONE, AT_ONCE_S)
+    eventually(lambda: match.state(0) is SideState.DONE)
     assert match.answers[0].stop_reason is StopReason.CANCELLED and match.answers[0].text
     second.let(4)
-    until(lambda: tokens(match, 1) == 4)
+    eventually(lambda: tokens(match, 1) == 4)
     assert match.state(1) is SideState.RUNNING
     second.open()
     assert match.wait(PATIENCE_S)
@@ -282,10 +278,10 @@ def test_stop_ends_a_prefill(stable: Stable):
     stable.add("two", "It is quiet.")
     match = Match(setup("one", "two"), stable, USER)
     assert entered.wait(PATIENCE_S)
-    until(lambda: match.jobs[0] is not None)
+    eventually(lambda: match.jobs[0] is not None)
     assert match.jobs[0].snapshot().phase is Phase.PREFILL
     match.stop(0)
-    until(lambda: match.state(0) is SideState.DONE, AT_ONCE_S)
+    eventually(lambda: match.state(0) is SideState.DONE)
     assert match.wait(PATIENCE_S)
     assert match.answers[0].stop_reason is StopReason.CANCELLED
     assert match.answers[1].text == "It is quiet."
@@ -299,7 +295,7 @@ def test_waiting_side_is_skipped_on_stop(stable: Stable):
     assert first.begun.wait(PATIENCE_S)
     match.stop(1)
     assert match.state(1) is SideState.SKIPPED
-    until(lambda: match.state(0) is SideState.RUNNING)  # shortly after its job started
+    eventually(lambda: match.state(0) is SideState.RUNNING)  # shortly after its job started
     first.open()
     assert match.wait(PATIENCE_S)
     assert stable.started == ["one", "three"]
@@ -311,10 +307,10 @@ def test_stop_without_a_side_stops_all(stable: Stable):
     stable.add("two", "It is quiet.")
     match = Match(setup("one", "two"), stable, USER)
     first.let(1)
-    until(lambda: tokens(match, 0) == 1)
+    eventually(lambda: tokens(match, 0) == 1)
     match.stop()
     first.open()
-    assert match.wait(AT_ONCE_S) and match.done
+    assert match.wait(PATIENCE_S) and match.done
     assert [match.state(0), match.state(1)] == [SideState.DONE, SideState.SKIPPED]
     assert stable.started == ["one"]
 
@@ -336,7 +332,7 @@ def test_side_stopped_while_its_job_is_created_is_cancelled(stable: Stable):
     match.stop(0)  # must not wait for the job
     assert match.running and match.state(0) is SideState.WAITING
     leave.set()
-    until(lambda: (job := match.jobs[0]) is not None and (job._cancelled.is_set() or job.done))
+    eventually(lambda: (job := match.jobs[0]) is not None and (job._cancelled.is_set() or job.done))
     first.open()  # not earlier: no token may pass before the cancellation
     assert match.wait(PATIENCE_S)
     assert match.answers[0].stop_reason is StopReason.CANCELLED
@@ -371,10 +367,10 @@ def test_a_runtime_that_raises_fails_its_side_alone(stable: Stable, mode: Mode):
     stable.add("one", script)
     second = stable.hold("two")
     match = Match(setup("one", "two", mode=mode), stable, USER)
-    until(lambda: match.state(0) is SideState.FAILED)
+    eventually(lambda: match.state(0) is SideState.FAILED)
     assert match.error(0) == "It broke; wait." and match.answers[0].token_ids == (40,)
     second.let(2)
-    until(lambda: tokens(match, 1) == 2)
+    eventually(lambda: tokens(match, 1) == 2)
     second.open()
     assert match.wait(PATIENCE_S)
     assert match.state(1) is SideState.DONE
@@ -401,13 +397,13 @@ def test_comparison_without_references_completes_and_is_freed(stable: Stable):
     del match
     gc.collect()
     first.open()
-    until(lambda: recorder.texts == ["It is quiet."])
+    eventually(lambda: recorder.texts == ["It is quiet."])
 
     def forgotten() -> bool:
         gc.collect()
         return trace() is None
 
-    until(forgotten)
+    eventually(forgotten)
 
 
 def test_twenty_concurrent_comparisons_do_not_mix_answers(stable: Stable):
@@ -574,11 +570,11 @@ def test_cores_are_not_reported_if_irrelevant_or_unknown(
     match = Match(setup("one", "two"), stable, USER)
     assert match.wait(PATIENCE_S)
     assert [match.timing(side).cores_apart for side in (0, 1)] == [False, False]
-    monkeypatch.setattr(stopping, "LONGEST_JUDGED_S", 0.0)  # they may move during a long answer
-    cores.to_come = [APART_NS] * 4
-    long = Match(setup("one", "one"), stable, USER)
-    assert long.wait(PATIENCE_S) and not long.timing(0).cores_apart
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(stopping, "LONGEST_JUDGED_S", 0.0)  # they may move during a long answer
+        cores.to_come = [APART_NS] * 4
+        long = Match(setup("one", "one"), stable, USER)
+        assert long.wait(PATIENCE_S) and not long.timing(0).cores_apart
     cores.to_come = [APART_NS] * 4
     race = Match(setup("one", "one", mode=Mode.RACE), stable, USER)
     assert race.wait(PATIENCE_S) and not race.timing(0).cores_apart
@@ -589,6 +585,7 @@ def test_deferred_comparison_waits_for_near_cores(
     stable: Stable, cores: FakeCores, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(match_module.psutil, "cpu_percent", lambda interval: 0.0)
+    monkeypatch.setattr(match_module, "IDLE_WAIT_S", PATIENCE_S)
     cores.note(NEAR_NS)
     stable.add("one", "It is quiet.")
     cores.to_come = [APART_NS, APART_NS, NEAR_NS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -18,9 +19,11 @@ from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.inference.user import User
-from core.runtimes.spec import ModelSpec, SamplingSettings
+from core.runtimes.base import OnToken
+from core.runtimes.spec import ModelSpec, SamplingSettings, TokenRequest
+from core.runtimes.subprocess_runtime import ProcessModel
+from tests.waiting import PATIENCE_S
 
-PATIENCE_S = 180.0
 QUESTION = "Name five animals."
 
 
@@ -84,12 +87,18 @@ def test_a_seed_reproduces_a_sampled_answer_even_in_a_race(
 
 
 def test_race_of_real_models_overlaps_and_is_marked(
-    play: Callable[..., Match], spec_of: Callable[..., ModelSpec]
+    play: Callable[..., Match], spec_of: Callable[..., ModelSpec], monkeypatch: pytest.MonkeyPatch
 ):
     sides = (spec_of("gpt_neox"), spec_of("llama"))
-    match = play(*sides, mode=Mode.RACE, max_new_tokens=300)
-    long_enough = [answer for answer in match.answers if len(answer.token_ids) > 100]
-    assert long_enough, "random weights do not end an answer early twice"
+    play(*sides)  # loads them
+    both, generate = threading.Barrier(2, timeout=PATIENCE_S), ProcessModel.generate
+
+    def together(self: ProcessModel, request: TokenRequest, on_token: OnToken) -> None:
+        both.wait()  # on a busy machine one might end before the other begins
+        generate(self, request, on_token)
+
+    monkeypatch.setattr(ProcessModel, "generate", together)
+    match = play(*sides, mode=Mode.RACE)
     assert all(answer.contended for answer in match.answers)
 
 
@@ -120,15 +129,14 @@ def test_stopped_side_next_to_a_complete_one(
     whole = play(model, model, greedy=True, max_new_tokens=200)
     request = whole.setup.request
 
-    def start(*args: object, **kwargs: object) -> Job:
-        job = Engine.answer(engine, *args, **kwargs)
+    def cancelled(self: Job) -> Job:
         if not started:
-            job.cancel()
-        started.append(job)
-        return job
+            self.cancel()
+        started.append(self)
+        return start(self)
 
-    started: list[Job] = []
-    monkeypatch.setattr(engine, "answer", start)
+    started, start = [], Job.start
+    monkeypatch.setattr(Job, "start", cancelled)
     match = Match(Setup((model, model), request, Mode.FAIR), engine, User())
     assert match.wait(PATIENCE_S)
     assert match.answers[0].stop_reason is StopReason.CANCELLED

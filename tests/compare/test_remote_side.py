@@ -16,9 +16,9 @@ from core.inference.request import GenerationRequest
 from core.inference.user import User
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, serving
+from tests.waiting import PATIENCE_S
 
 TINY = ModelSpec.of_remote("remote:beside/tiny")
-PATIENCE_S = 60.0
 
 
 @pytest.fixture

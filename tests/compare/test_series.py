@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from core.runtimes.spec import SamplingSettings
 from core.settings import Settings
 from core.store import ModelStore
 from tests.compare.conftest import GREEDY, PATIENCE_S, USER, OutOfOrder, Stable, spec
+from tests.waiting import eventually
 
 SIDES = (spec("one"), spec("two"))
 LIST = ("Say one.", "Say two.", "Say three.")
@@ -35,13 +34,6 @@ def series(
 ) -> Series:
     requests = [GenerationRequest(text, sampling=sampling) for text in texts]
     return Series([Setup(SIDES, each, mode) for each in requests], stable, USER, **more)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)
 
 
 def reports(done: Series, home: Path) -> list[MatchReport]:
@@ -82,7 +74,7 @@ def test_series_reports_progress_and_can_be_stopped(stable: Stable):
     under_way = series(stable)
     assert held.begun.wait(PATIENCE_S)
     (match,) = under_way.matches
-    until(lambda: match.state(1) is SideState.RUNNING)
+    eventually(lambda: match.state(1) is SideState.RUNNING)
     assert match.state(0) is SideState.DONE
     assert under_way.progress == (0, 3) and under_way.running
     under_way.stop()

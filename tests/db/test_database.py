@@ -27,6 +27,7 @@ from core.errors import PaddockError, RecordsError
 from core.settings import Settings
 from tests.db.measurement_samples import a_measurement, an_int4
 from tests.db.run_samples import a_result, a_start
+from tests.waiting import PATIENCE_S
 
 
 def raw(home: Path) -> closing[sqlite3.Connection]:
@@ -48,7 +49,7 @@ def run_in_new_interpreter(home: Path, code: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     return done.stdout
 
@@ -95,7 +96,7 @@ def open_together(home: Path, barrier: Barrier, results: multiprocessing.Queue) 
     """Code of the processes that open a new database at the same time."""
     import alembic.command  # noqa: F401  imported first, so that only opening races
 
-    barrier.wait(60)
+    barrier.wait(PATIENCE_S)
     try:
         RunStore.open(Settings(home=home)).start(a_start())
         results.put("opened")
@@ -111,9 +112,9 @@ def test_two_processes_may_open_a_fresh_database_at_once(tmp_path: Path) -> None
     ]
     for racer in racers:
         racer.start()
-    assert [results.get(timeout=60) for _ in racers] == ["opened", "opened"]
+    assert [results.get(timeout=PATIENCE_S) for _ in racers] == ["opened", "opened"]
     for racer in racers:
-        racer.join(60)
+        racer.join(PATIENCE_S)
     assert RunStore.open(Settings(home=tmp_path)).count() == 2
 
 
@@ -178,27 +179,27 @@ def test_database_of_a_newer_version_is_rejected(tmp_path: Path) -> None:
 
 def test_locked_database_is_reported_and_works_afterwards(tmp_path: Path) -> None:
     store = RunStore.open(Settings(home=tmp_path), patience_s=0.2)
+    with store.database.reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 200
     run_id = store.start(a_start())
     with raw(tmp_path) as other:
         other.execute("BEGIN IMMEDIATE")
-        begin = time.monotonic()
         with pytest.raises(RecordsError, match="locked by another program"):
             store.finish(run_id, a_result())
-        assert time.monotonic() - begin < 4, "and not after the usual patience"
         assert store.get(run_id).result is None, "readers do not wait for the writer"
         other.execute("ROLLBACK")
     assert store.finish(run_id, a_result())
 
 
 def test_a_lock_that_goes_away_is_waited_for(tmp_path: Path) -> None:
-    store = RunStore.open(Settings(home=tmp_path))
+    store = RunStore.open(Settings(home=tmp_path), patience_s=PATIENCE_S)
     with raw(tmp_path) as other, ThreadPoolExecutor() as pool:
         other.execute("BEGIN IMMEDIATE")
         waiting = pool.submit(store.start, a_start())
         time.sleep(0.3)
         assert not waiting.done()
         other.execute("COMMIT")
-        assert store.get(waiting.result(timeout=10)) is not None
+        assert store.get(waiting.result(timeout=PATIENCE_S)) is not None
 
 
 def test_a_fresh_database_that_stays_locked_cannot_be_opened(tmp_path: Path) -> None:

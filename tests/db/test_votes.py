@@ -38,6 +38,7 @@ from core.settings import Settings
 from tests.db.account_samples import add_account
 from tests.db.former_database import former_database, raw, table_names
 from tests.db.run_samples import a_result, a_start
+from tests.waiting import PATIENCE_S
 
 WHO = GUEST
 """Owner of the votes of these tests."""
@@ -389,7 +390,7 @@ def test_threads_vote_at_once_and_no_vote_is_lost_or_doubled(store: VoteStore) -
 def vote_together(home: Path, name: str, barrier: Barrier, results: multiprocessing.Queue) -> None:
     """Code of the processes that vote on shared and on own comparisons."""
     store = VoteStore.open(Settings(home=home))
-    barrier.wait(60)
+    barrier.wait(PATIENCE_S)
     try:
         for number in range(30):
             store.cast(a_vote(comparison=f"shared {number}", session=name))
@@ -408,9 +409,9 @@ def test_two_processes_may_vote_at_once(tmp_path: Path) -> None:
     ]
     for voter in voters:
         voter.start()
-    assert [results.get(timeout=60) for _ in voters] == ["voted", "voted"]
+    assert [results.get(timeout=PATIENCE_S) for _ in voters] == ["voted", "voted"]
     for voter in voters:
-        voter.join(60)
+        voter.join(PATIENCE_S)
     store = VoteStore.open(Settings(home=tmp_path))
     assert store.count() == 90
     assert None not in [vote_on(store, f"{name} 29") for name in ("shared", "one", "two")]

@@ -25,10 +25,10 @@ from core.evaluation.run import Evaluations, TestRun, results_of
 from core.inference.engine import Engine
 from core.inference.user import User
 from core.runtimes.spec import ModelSpec, SamplingSettings
+from tests.waiting import PATIENCE_S
 
 ME = Holder("guest", "a browser")
 SHORT = SamplingSettings(max_new_tokens=12, greedy=True)
-ENDED_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def plan(spec: ModelSpec) -> Plan:
 @pytest.fixture(scope="module")
 def finished(engine: Engine, plan: Plan) -> TestRun:
     run = Evaluations(engine).start(plan, ME, User(lane="somebody"), "a set")
-    assert run.wait(ENDED_S)
+    assert run.wait(PATIENCE_S)
     return run
 
 
@@ -86,7 +86,7 @@ def test_results_are_stored_and_equal_in_a_second_run(
     stored = results_of(engine.evaluations, finished.id)
     assert stored == finished.results()
     again = Evaluations(engine).start(plan, ME, User(), "a set")  # without limits: larger batches
-    assert again.wait(ENDED_S)
+    assert again.wait(PATIENCE_S)
     assert [row.answer for row in again.results()] == [row.answer for row in stored]
     assert [row.verdict for row in again.results()] == [row.verdict for row in stored]
     change = Report.of_run(plan, again.results()).changes(Report.of_run(plan, stored))[1]
@@ -150,7 +150,7 @@ def test_interrupted_run_resumes_with_what_is_missing(
     run = service.resume("1" * 32, ME, User())
     with pytest.raises(ModelBusyError):
         service.resume("1" * 32, ME, User())
-    assert run.wait(ENDED_S) and run.state is EvaluationState.DONE
+    assert run.wait(PATIENCE_S) and run.state is EvaluationState.DONE
     assert [r.answer for r in run.results()] == [r.answer for r in finished.results()]
     times = {(r.candidate, r.case): r.total_ms for r in run.results()}
     assert all(times[row.candidate, row.case] == row.total_ms for row in kept), "not repeated"
@@ -168,7 +168,7 @@ def test_stopped_run_keeps_its_results(engine: Engine, plan: Plan, monkeypatch: 
 
     monkeypatch.setattr(engine, "answer", answer_and_stop)
     run = service.start(plan, ME, User())
-    assert run.wait(ENDED_S)
+    assert run.wait(PATIENCE_S)
     # The third one is cancelled, unless it ends before.
     assert len(started) == 3 and len(run.results()) in (2, 3)
     assert results_of(engine.evaluations, run.id) == run.results()
@@ -186,7 +186,7 @@ def test_deleted_run_stops(engine: Engine, plan: Plan, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(store, "save_results", delete_and_save)
     run = Evaluations(engine).start(plan, ME, User(), "its set")
-    assert run.wait(ENDED_S)
+    assert run.wait(PATIENCE_S)
     assert (run.state, given, run.progress().problem) == (EvaluationState.STOPPED, [1], None)
     assert store.run(run.id, ME) is None and store.results(run.id) == []
 
@@ -205,7 +205,7 @@ def test_locked_database_loses_no_result(
     monkeypatch.setattr(engine.evaluations, "save_results", locked)
     small = plan.model_copy(update={"cases": plan.cases[:3], "candidates": plan.candidates[:1]})
     run = Evaluations(engine).start(small, ME, User())
-    assert run.wait(ENDED_S) and failures and run.progress().problem is None
+    assert run.wait(PATIENCE_S) and failures and run.progress().problem is None
     assert len(results_of(engine.evaluations, run.id)) == 3
 
 
@@ -217,7 +217,7 @@ def test_candidate_that_cannot_be_loaded_fails_alone(engine: Engine, plan: Plan,
         [missing, plan.candidates[0]],
     )
     run = Evaluations(engine).start(both, ME, User())
-    assert run.wait(ENDED_S)
+    assert run.wait(PATIENCE_S)
     report = Report.of_run(both, run.results())
     assert report.verdicts(0) == [Verdict.ERROR] * 3 and report.verdicts(1) == [Verdict.PASS] * 3
     assert "nowhere" in report.result(0, 0).error

@@ -15,6 +15,7 @@ import pytest
 from core.errors import UnknownDeviceError, UserError
 from core.hardware import cgroups, devices
 from core.hardware.devices import DeviceKind, ProcessMemory
+from tests.waiting import PATIENCE_S
 
 MIB = 2**20
 ROOT = Path(devices.__file__).resolve().parents[2]
@@ -132,7 +133,7 @@ def test_versions_are_read_without_importing_the_libraries() -> None:
         "v = library_versions(); host_facts(); process_memory();"
         "print(json.dumps([v, [m for m in ('torch', 'openvino', 'nncf') if m in sys.modules]]))"
     )
-    output = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, timeout=60)
+    output = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, timeout=PATIENCE_S)
     versions, imported = json.loads(output)
     assert imported == []
     import openvino

@@ -13,6 +13,7 @@ import pytest
 
 from core.hardware import memory
 from core.hardware.memory import mapped_files_released, peak_resident_bytes
+from tests.waiting import eventually
 
 SIZE = 64 * 2**20
 
@@ -48,10 +49,7 @@ def test_mapped_weights_are_released_and_can_be_read_again(weights: Path) -> Non
         total = int(view.sum())
         full = file_backed()
         with mapped_files_released(weights.parent):
-            until = time.monotonic() + 30
-            while file_backed() > full - SIZE // 2:
-                assert time.monotonic() < until, "nothing was released"
-                time.sleep(0.05)
+            eventually(lambda: file_backed() <= full - SIZE // 2, "they are released")
             assert int(view.sum()) == total
         del view
         mapped.close()

@@ -26,6 +26,7 @@ from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRe
 from core.runtimes.subprocess_runtime import ProcessModel
 from core.store import resolve
 from tests.builders import ARCHITECTURES, tiny_checkpoint
+from tests.waiting import PATIENCE_S, eventually
 
 QUESTION = "Where does the river go?"
 LONG_CONTEXT = "The cat is playing in the garden and the dog sleeps near the warm stove. " * 250
@@ -38,7 +39,7 @@ SpecOf = Callable[..., ModelSpec]
 def ask(engine: Engine) -> Callable[..., Job]:
     """Return a function that starts an unrecorded answer in Dolly's format."""
 
-    def start(spec: ModelSpec, *, timeout_s: float = 120, **more: object) -> Job:
+    def start(spec: ModelSpec, *, timeout_s: float = PATIENCE_S, **more: object) -> Job:
         settings = {name: more.pop(name) for name in list(more) if name not in ("context",)}
         settings = {"greedy": "seed" not in settings} | settings
         request = GenerationRequest(
@@ -51,7 +52,7 @@ def ask(engine: Engine) -> Callable[..., Job]:
 
 
 def ended(job: Job) -> Answer:
-    assert job.wait(120)
+    assert job.wait(PATIENCE_S)
     assert job.answer is not None
     assert job.answer.error is None, job.answer.error_sentence
     return job.answer
@@ -164,7 +165,7 @@ def test_cancel_takes_effect_within_one_token(architecture, spec_of, ask, on_tok
     started = threading.Event()
 
     def cancel_after_seven(count: int) -> None:
-        assert started.wait(20)
+        assert started.wait(PATIENCE_S)
         if count == 7:
             jobs[0].cancel()
 
@@ -184,17 +185,16 @@ def test_cancel_takes_effect_within_one_token(architecture, spec_of, ask, on_tok
 def test_model_stays_usable_after_cancel_during_prefill(architecture, spec_of, ask):
     spec = spec_of(architecture)
     before = ended(ask(spec, max_new_tokens=16))
-    job = ask(spec, max_new_tokens=16, context=LONG_CONTEXT)
-    deadline = time.monotonic() + 30
-    while job.snapshot().phase is not Phase.PREFILL:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    time.sleep(0.05)
-    assert job.snapshot().phase is Phase.PREFILL, "the prompt is too short for this test"
-    job.cancel()
-    answer = ended(job)
-    assert answer.stop_reason is StopReason.CANCELLED
-    assert answer.token_ids == () and answer.text == ""
+
+    def cancelled() -> Answer | None:  # on a busy machine it may come after the prefill
+        job = ask(spec, max_new_tokens=16, context=LONG_CONTEXT)
+        eventually(lambda: job.snapshot().phase is not Phase.PREPARING)
+        time.sleep(0.05)
+        job.cancel()
+        return answer if not (answer := ended(job)).token_ids else None
+
+    answer = eventually(cancelled, "cancelled during the prefill")
+    assert answer.stop_reason is StopReason.CANCELLED and answer.text == ""
     assert answer.timings.prompt_tokens > 4000
     assert ended(ask(spec, max_new_tokens=16)).token_ids == before.token_ids
 
@@ -202,8 +202,12 @@ def test_model_stays_usable_after_cancel_during_prefill(architecture, spec_of, a
 def test_timeout_during_prefill(spec_of: SpecOf, ask):
     spec = spec_of("llama")
     before = ended(ask(spec, max_new_tokens=8))
-    answer = ended(ask(spec, max_new_tokens=8, context=LONG_CONTEXT, timeout_s=0.1))
-    assert answer.stop_reason is StopReason.TIMEOUT and answer.token_ids == ()
+
+    def timed_out() -> bool:  # on a busy machine the prefill may end before
+        answer = ended(ask(spec, max_new_tokens=8, context=LONG_CONTEXT, timeout_s=0.1))
+        return answer.stop_reason is StopReason.TIMEOUT and answer.token_ids == ()
+
+    eventually(timed_out, "a timeout during the prefill")
     assert ended(ask(spec, max_new_tokens=8)).token_ids == before.token_ids
 
 
@@ -211,15 +215,19 @@ def test_timeout_during_generation(spec_of: SpecOf, ask, on_token_of):
     spec = spec_of("llama")
     ended(ask(spec, max_new_tokens=2))
     on_token_of(lambda count: time.sleep(0.02))
-    answer = ended(ask(spec, max_new_tokens=1000, timeout_s=0.5))
-    assert answer.stop_reason is StopReason.TIMEOUT
-    assert 1 < len(answer.token_ids) < 100
+
+    def timed_out() -> bool:  # on a busy machine it may come before the second token
+        answer = ended(ask(spec, max_new_tokens=1000, timeout_s=0.5))
+        assert answer.stop_reason is StopReason.TIMEOUT
+        return 1 < len(answer.token_ids) < 100
+
+    eventually(timed_out, "a timeout after some tokens")
 
 
 def test_cancel_while_queued(spec_of: SpecOf, ask, on_token_of):
     spec, go_on = replace(spec_of("gpt_neox"), runtime=RuntimeName.OPTIMUM), threading.Event()
     ended(ask(spec, max_new_tokens=2))
-    on_token_of(lambda count: go_on.wait(20))
+    on_token_of(lambda count: go_on.wait(PATIENCE_S))
     first = ask(spec, max_new_tokens=4)
     while first.snapshot().new_tokens < 1:
         time.sleep(0.002)
@@ -232,7 +240,7 @@ def test_cancel_while_queued(spec_of: SpecOf, ask, on_token_of):
     assert len(ended(first).token_ids) == 4
 
 
-def test_a_seed_reproduces_while_another_model_samples(spec_of: SpecOf, ask):
+def test_a_seed_reproduces_while_another_model_samples(spec_of: SpecOf, ask, on_token_of):
     one, other = spec_of("llama"), spec_of("phi")
     alone = ended(ask(one, max_new_tokens=120, seed=11, temperature=1.0))
     assert not alone.contended
@@ -240,6 +248,8 @@ def test_a_seed_reproduces_while_another_model_samples(spec_of: SpecOf, ask):
         alone.token_ids
     )
     ended(ask(other, max_new_tokens=2))
+    meeting = threading.Barrier(2)
+    on_token_of(lambda count: meeting.wait(PATIENCE_S) if count == 1 else None)
     jobs = [
         (ask(one, max_new_tokens=120, seed=11, temperature=1.0),
          ask(other, max_new_tokens=120, seed=11, temperature=1.0))
@@ -249,7 +259,7 @@ def test_a_seed_reproduces_while_another_model_samples(spec_of: SpecOf, ask):
     others = [ended(job) for _, job in jobs]
     assert {answer.token_ids for answer in answers} == {alone.token_ids}
     assert len({answer.token_ids for answer in others}) == 1
-    assert any(answer.contended for answer in answers)
+    assert all(answer.contended for answer in answers)
 
 
 def test_concurrent_answers_of_two_models_are_contended(spec_of: SpecOf, ask, on_token_of):
@@ -257,7 +267,7 @@ def test_concurrent_answers_of_two_models_are_contended(spec_of: SpecOf, ask, on
     alone = [ended(ask(spec, max_new_tokens=12)) for spec in (one, other)]
     assert [answer.contended for answer in alone] == [False, False]
     meeting = threading.Barrier(2)
-    on_token_of(lambda count: meeting.wait(20) if count == 3 else None)
+    on_token_of(lambda count: meeting.wait(PATIENCE_S) if count == 3 else None)
     jobs = [ask(spec, max_new_tokens=12) for spec in (one, other)]
     answers = [ended(job) for job in jobs]
     assert [answer.contended for answer in answers] == [True, True]
@@ -316,7 +326,7 @@ def test_sampling_defaults_of_the_checkpoint_are_ignored(spec_of: SpecOf, engine
 def test_chat_template_is_tokenized_without_a_second_bos_token(spec_of, engine):
     spec = spec_of("llama", with_chat_template=True)
     request = GenerationRequest("Why?", sampling=SamplingSettings(max_new_tokens=4, greedy=True))
-    job = Job(engine.pool.handle(spec), request, engine.scheduler, timeout_s=60).start()
+    job = Job(engine.pool.handle(spec), request, engine.scheduler, timeout_s=PATIENCE_S).start()
     answer = ended(job)
     tokenizer = AutoTokenizer.from_pretrained(spec.model)
     text = "<|user|>\nWhy?<|endoftext|>\n<|assistant|>\n"
@@ -327,8 +337,8 @@ def test_chat_template_is_tokenized_without_a_second_bos_token(spec_of, engine):
 
 def test_model_without_template_requires_a_prompt_format(spec_of: SpecOf, engine: Engine):
     handle = engine.pool.handle(spec_of("llama"))
-    job = Job(handle, GenerationRequest("Why?"), engine.scheduler, timeout_s=60).start()
-    assert job.wait(60)
+    job = Job(handle, GenerationRequest("Why?"), engine.scheduler, timeout_s=PATIENCE_S).start()
+    assert job.wait(PATIENCE_S)
     assert "choose a prompt format" in job.answer.error_sentence
     assert job.answer.stop_reason is StopReason.ERROR
 
@@ -340,7 +350,7 @@ def test_real_model_without_marker_token_stops_at_the_text(tmp_path: Path, engin
         "Why?", sampling=SamplingSettings(max_new_tokens=64, greedy=True), prompt_format="dolly"
     )
     spec = ModelSpec(str(folder), Precision.FP32, "CPU")
-    job = Job(engine.pool.handle(spec), request, engine.scheduler, timeout_s=60).start()
+    job = Job(engine.pool.handle(spec), request, engine.scheduler, timeout_s=PATIENCE_S).start()
     answer = ended(job)
     assert answer.stop_reason is StopReason.STOP_MARKER
     assert answer.text == "Hello" == "".join(job.read(0)[0])

@@ -26,6 +26,7 @@ from core.inference.timing import measure
 from core.inference.user import User
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.ui.test_figures_and_export import ANSWER, EXCHANGE
+from tests.waiting import PATIENCE_S
 
 U, A, S = Role.USER, Role.ASSISTANT, Role.SYSTEM
 
@@ -157,11 +158,11 @@ def test_second_turn_takes_its_beginning_from_the_prefix_cache(engine: Engine) -
         GenerationRequest("Go on!", sampling=sampling, earlier=history),
     ):
         job = engine.answer(engine.handle(spec), request, origin=Origin.CLI, recorded=False)
-        assert job.wait(120) and job.answer is not None and job.answer.timings is not None
+        assert job.wait(PATIENCE_S) and job.answer is not None and job.answer.timings is not None
         cached.append(job.answer.timings.cached_tokens)
     assert cached[0] == 0 and cached[1] is not None and cached[1] >= 32
     job = engine.answer(
         engine.handle(replace(spec, prefix_cache=False)), request, origin=Origin.CLI, recorded=False
     )
-    assert job.wait(120) and job.answer is not None and job.answer.timings is not None
+    assert job.wait(PATIENCE_S) and job.answer is not None and job.answer.timings is not None
     assert job.answer.timings.cached_tokens is None, "comparisons and benchmarks do without"

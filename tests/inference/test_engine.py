@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +40,7 @@ from core.store import TaskRequest, TaskState
 from core.store import tasks as tasks_module
 from tests.builders import tiny_checkpoint
 from tests.in_process import converted, engine_in_process, greedy_answer
+from tests.waiting import PATIENCE_S, eventually
 
 SpecOf = Callable[..., ModelSpec]
 SHORT = SamplingSettings(max_new_tokens=12, seed=9)
@@ -65,7 +65,7 @@ def session(request: pytest.FixtureRequest) -> str:
 def test_answer_is_recorded_as_one_row_with_its_conditions(engine, spec_of, session):
     spec = spec_of("llama", Precision.INT8)
     job = start(engine, spec, session, context="It rains.")
-    assert job.wait(60)
+    assert job.wait(PATIENCE_S)
     answer = job.answer
     (run,) = engine.runs.recent(session=session)
     assert run.state is RunState.DONE
@@ -119,27 +119,22 @@ def test_answer_cancelled_in_the_queue_is_recorded_as_cancelled(
     generate = OptimumModel.generate
 
     def slow(self, request, on_token):
-        generate(self, request, lambda token: go_on.wait(20) and on_token(token))
+        generate(self, request, lambda token: go_on.wait(PATIENCE_S) and on_token(token))
 
-    assert start(engine, spec, None).wait(60)
+    assert start(engine, spec, None).wait(PATIENCE_S)
     monkeypatch.setattr(OptimumModel, "generate", slow)
     first = start(engine, spec, f"{session} first")
-    deadline = time.monotonic() + 30
-    while first.snapshot().phase is not Phase.PREFILL:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    eventually(lambda: first.snapshot().phase is Phase.PREFILL)
     second = start(engine, spec, session)
-    while second.snapshot().place != 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    eventually(lambda: second.snapshot().place == 1)
     second.cancel()
-    assert second.wait(20)
+    assert second.wait(PATIENCE_S)
     (run,) = engine.runs.recent(session=session)
     assert run.state is RunState.DONE
     assert (run.result.stop_reason, run.result.text) == ("cancelled", "")
     assert run.result.new_tokens == 0 and run.result.queue_ms > 0
     go_on.set()
-    assert first.wait(60) and first.answer.error is None
+    assert first.wait(PATIENCE_S) and first.answer.error is None
 
 
 def test_failed_answer_is_recorded_with_its_error(engine, spec_of, session, monkeypatch):
@@ -153,10 +148,10 @@ def test_failed_answer_is_recorded_with_its_error(engine, spec_of, session, monk
 
         generate(self, request, failing)
 
-    assert start(engine, spec, None).wait(60)
+    assert start(engine, spec, None).wait(PATIENCE_S)
     monkeypatch.setattr(ProcessModel, "generate", fail_late)
     job = start(engine, spec, session)
-    assert job.wait(60)
+    assert job.wait(PATIENCE_S)
     (run,) = engine.runs.recent(session=session)
     assert run.result.stop_reason == "error"
     assert run.result.error == job.answer.error_sentence
@@ -170,11 +165,11 @@ def test_answer_succeeds_when_the_database_fails(method, engine, spec_of, sessio
         raise RecordsError("The database is full.")
 
     expected = start(engine, spec_of("llama", Precision.INT8), None)
-    assert expected.wait(60)
+    assert expected.wait(PATIENCE_S)
     with monkeypatch.context() as patch:
         patch.setattr(RunStore, method, fail)
         job = start(engine, spec_of("llama", Precision.INT8), session)
-        assert job.wait(60)
+        assert job.wait(PATIENCE_S)
     assert job.answer.error is None
     assert job.answer.token_ids == expected.answer.token_ids
     rows = engine.runs.recent(session=session)
@@ -189,7 +184,7 @@ def test_answer_succeeds_when_the_database_cannot_be_opened(spec_of, shared_home
     )
     engine = Engine(settings)
     job = start(engine, spec_of("llama", Precision.INT8), None)
-    assert job.wait(60) and job.answer.error is None and job.answer.token_ids
+    assert job.wait(PATIENCE_S) and job.answer.error is None and job.answer.token_ids
     engine.pool.close()
 
 
@@ -210,7 +205,7 @@ def fresh(tmp_path: Path) -> Engine:
 
 def failure(engine: Engine, spec: ModelSpec) -> Exception:
     job = start(engine, spec, None)
-    assert job.wait(60)
+    assert job.wait(PATIENCE_S)
     assert job.answer.stop_reason is StopReason.ERROR
     sentence = job.answer.error_sentence
     assert sentence and "\n" not in sentence
@@ -282,17 +277,12 @@ def test_invalid_manifest(engine, spec_of, stored_folder):
 
 def test_cancel_during_conversion_leaves_no_files(fresh: Engine, checkpoints):
     job = start(fresh, ModelSpec(str(checkpoints("phi")), Precision.INT8), None)
-    deadline = time.monotonic() + 60
-    while not list(fresh.settings.models_dir.glob(".work/*")):
-        assert time.monotonic() < deadline and not job.done
-        time.sleep(0.01)
+    eventually(lambda: list(fresh.settings.models_dir.glob(".work/*")) or job.done)
     assert job.snapshot().phase is Phase.PREPARING
     job.cancel()
-    assert job.wait(10)
+    assert job.wait(PATIENCE_S)
     assert job.answer.stop_reason is StopReason.CANCELLED and job.answer.error is None
-    while fresh.pool._loads:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: not fresh.pool._loads)
     assert fresh.store.list() == []
     left = [path for path in fresh.settings.models_dir.rglob("*") if path.is_file()]
     assert [path.suffix for path in left if path.suffix != ".lock"] == []
@@ -302,7 +292,7 @@ def test_delete_unloads_the_model_and_deletes_its_files(engine: Engine, spec_of:
     from core.store import resolve
 
     spec = spec_of("mistral", Precision.FP16)
-    assert start(engine, spec, None).wait(60) and engine.pool.is_loaded(spec)
+    assert start(engine, spec, None).wait(PATIENCE_S) and engine.pool.is_loaded(spec)
     stored = engine.store.get(resolve(spec.model), spec.precision)
     with engine.pool.handle(spec).lease(lambda *news: None, threading.Event()):
         with pytest.raises(ModelBusyError, match="is generating an answer"):
@@ -323,23 +313,20 @@ def test_answer_during_a_task_is_contended(
 
     def long_work(*args: object, **options: object) -> None:
         begun.set()
-        assert go_on.wait(60)
+        assert go_on.wait(PATIENCE_S)
 
     monkeypatch.setattr(tasks_module, "convert_in_process", long_work)
     number = engine.tasks.submit(TaskRequest("paddock-neox", Precision.INT4))
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE_S)
     during = start(engine, spec, session)
-    assert during.wait(60) and during.answer.contended
+    assert during.wait(PATIENCE_S) and during.answer.contended
     (run,) = engine.runs.recent(session=session)
     assert run.flat()["contended"] is True
     go_on.set()
-    deadline = time.monotonic() + 30
-    while engine.tasks.active():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    eventually(lambda: not engine.tasks.active())
     assert engine.tasks.get(number).state is TaskState.DONE
     after = start(engine, spec, session)
-    assert after.wait(60) and not after.answer.contended
+    assert after.wait(PATIENCE_S) and not after.answer.contended
 
 
 def test_answer_during_a_conversion_for_another_answer_is_contended(
@@ -349,20 +336,20 @@ def test_answer_during_a_conversion_for_another_answer_is_contended(
 
     def long_work(*args: object, **options: object) -> None:
         begun.set()
-        assert go_on.wait(60)
+        assert go_on.wait(PATIENCE_S)
         raise HubError("The hub is closed.")
 
     warm = spec_of("llama", Precision.INT8)
-    assert start(engine, warm, None).wait(60)
+    assert start(engine, warm, None).wait(PATIENCE_S)
     monkeypatch.setattr(core.inference.engine, "ensure_weights", long_work)
     other = start(engine, ModelSpec("org/name", Precision.INT8, "CPU"), None)
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE_S)
     during = start(engine, warm, None)
-    assert during.wait(60) and during.answer.contended
+    assert during.wait(PATIENCE_S) and during.answer.contended
     go_on.set()
-    assert other.wait(60) and isinstance(other.answer.error, HubError)
+    assert other.wait(PATIENCE_S) and isinstance(other.answer.error, HubError)
     after = start(engine, warm, None)
-    assert after.wait(60) and not after.answer.contended
+    assert after.wait(PATIENCE_S) and not after.answer.contended
 
 
 def test_answer_during_the_load_of_another_model_is_contended(
@@ -372,22 +359,22 @@ def test_answer_during_the_load_of_another_model_is_contended(
 
     def long_warm_up(model: LoadedModel) -> None:
         begun.set()
-        assert go_on.wait(60)
+        assert go_on.wait(PATIENCE_S)
         warm_up(model)
 
     warm = spec_of("llama", Precision.INT8)
-    assert start(engine, warm, None).wait(60)
+    assert start(engine, warm, None).wait(PATIENCE_S)
     cold = replace(warm, hints=ExecutionHints(inference_precision="f32", threads=1))
     engine.pool.unload(cold)
     monkeypatch.setattr(pool_module, "_warm_up", long_warm_up)
     other = start(engine, cold, None)
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE_S)
     during = start(engine, warm, None)
-    assert during.wait(60) and during.answer.contended
+    assert during.wait(PATIENCE_S) and during.answer.contended
     go_on.set()
-    assert other.wait(60) and not other.answer.contended
+    assert other.wait(PATIENCE_S) and not other.answer.contended
     after = start(engine, warm, None)
-    assert after.wait(60) and not after.answer.contended
+    assert after.wait(PATIENCE_S) and not after.answer.contended
     engine.pool.unload(cold)
 
 
@@ -396,12 +383,12 @@ def test_close_stops_tasks(fresh: Engine, monkeypatch: pytest.MonkeyPatch):
 
     def until_stopped(*args: object, cancel: threading.Event, **options: object) -> None:
         begun.set()
-        assert cancel.wait(60)
+        assert cancel.wait(PATIENCE_S)
         raise StoppedError("Stopped; nothing was kept.")
 
     monkeypatch.setattr(tasks_module, "convert_in_process", until_stopped)
     number = fresh.tasks.submit(TaskRequest("paddock-neox", Precision.INT4))
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE_S)
     fresh.close()
     assert fresh.tasks.get(number).state is TaskState.STOPPED
     assert not fresh.settings.home.joinpath("paddock.db").exists()  # never opened, so not now

@@ -18,6 +18,7 @@ from core.inference.request import GenerationRequest
 from core.runtimes.spec import SamplingSettings
 from tests.builders import tiny_tokenizer
 from tests.fakes import FakeHandle, FakeModel, Script
+from tests.waiting import PATIENCE_S, eventually
 
 GREEDY = SamplingSettings(greedy=True)
 
@@ -53,7 +54,7 @@ def scripted(tokenizer, script: Script, **options: object) -> FakeHandle:
     return FakeHandle(FakeModel(tokenizer, script), **options)
 
 
-def start(handle: FakeHandle, *, timeout_s: float = 60, observer=None, **request) -> Job:
+def start(handle: FakeHandle, *, timeout_s: float = PATIENCE_S, observer=None, **request) -> Job:
     asked = {"instruction": "Why?", "sampling": GREEDY} | request
     wanted = GenerationRequest(**asked)
     observers = [] if observer is None else [observer]
@@ -66,16 +67,9 @@ def queued(handle: FakeHandle) -> int:
 
 
 def ended(job: Job) -> Answer:
-    assert job.wait(30)
+    assert job.wait(PATIENCE_S)
     assert job.answer is not None
     return job.answer
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)
 
 
 class Watcher(JobObserver):
@@ -158,7 +152,7 @@ def test_cancelled_between_two_tokens_ends_with_the_next_token(tokenizer):
             yield 40
 
     handle, request = scripted(tokenizer, script), GenerationRequest("Why?", sampling=GREEDY)
-    job = Job(handle, request, handle.scheduler, timeout_s=60)
+    job = Job(handle, request, handle.scheduler, timeout_s=PATIENCE_S)
     jobs.append(job)
     answer = ended(job.start())
     assert answer.stop_reason is StopReason.CANCELLED
@@ -177,8 +171,8 @@ def test_cancelled_in_prefill(tokenizer):
 
     handle.model._script = script
     job = start(handle)
-    assert entered.wait(20)
-    until(lambda: job.snapshot().phase is Phase.PREFILL)
+    assert entered.wait(PATIENCE_S)
+    eventually(lambda: job.snapshot().phase is Phase.PREFILL)
     job.cancel()
     answer = ended(job)
     assert answer.stop_reason is StopReason.CANCELLED
@@ -195,14 +189,13 @@ def test_timeout_in_prefill_and_during_generation(tokenizer):
     handle.model._script = endless_prefill
     assert ended(start(handle, timeout_s=0.05)).stop_reason is StopReason.TIMEOUT
 
-    def slow(request):
-        while True:
-            time.sleep(0.01)
-            yield 40
+    def endless(request):
+        yield 40
+        assert handle.model.interrupted.wait(PATIENCE_S)
+        yield 40
 
-    handle.model._script = slow
-    many = SamplingSettings(max_new_tokens=1500, greedy=True)
-    answer = ended(start(handle, timeout_s=0.1, sampling=many))
+    handle.model._script = endless
+    answer = ended(start(handle, timeout_s=0.1))
     assert answer.stop_reason is StopReason.TIMEOUT and answer.text
 
 
@@ -243,12 +236,12 @@ def test_full_queue(tokenizer):
     release = threading.Event()
 
     def script(request):
-        assert release.wait(20)
+        assert release.wait(PATIENCE_S)
         yield 40
 
     handle = scripted(tokenizer, script, limit=1)
     jobs = [start(handle, sampling=SamplingSettings(max_new_tokens=1)) for _ in range(2)]
-    until(lambda: queued(handle) == 2)
+    eventually(lambda: queued(handle) == 2)
     watcher = Watcher()
     answer = ended(start(handle, observer=watcher))
     assert isinstance(answer.error, ModelBusyError)
@@ -261,14 +254,14 @@ def test_answer_cancelled_in_the_queue_is_recorded(tokenizer):
     release = threading.Event()
 
     def script(request):
-        assert release.wait(20)
+        assert release.wait(PATIENCE_S)
         yield 40
 
     handle, watcher = scripted(tokenizer, script), Watcher()
     first = start(handle, sampling=SamplingSettings(max_new_tokens=1))
-    until(lambda: first.snapshot().phase is Phase.PREFILL)
+    eventually(lambda: first.snapshot().phase is Phase.PREFILL)
     second = start(handle, observer=watcher)
-    until(lambda: second.snapshot().place == 1)
+    eventually(lambda: second.snapshot().place == 1)
     snapshot = second.snapshot()
     assert snapshot.phase is Phase.QUEUED and snapshot.elapsed_s == 0
     assert snapshot.message == "Waiting in queue: 1 answer ahead."
@@ -289,15 +282,15 @@ def test_answers_run_in_queue_order(tokenizer):
     def script(request):
         number = len(order)
         order.append(request.sampling.seed)
-        assert gates[number].wait(20)
+        assert gates[number].wait(PATIENCE_S)
         yield 40
 
     handle = scripted(tokenizer, script)
     jobs = []
     for seed in range(4):
         jobs.append(start(handle, sampling=SamplingSettings(max_new_tokens=1, seed=seed)))
-        until(lambda: queued(handle) == len(jobs))
-    until(lambda: [job.snapshot().place for job in jobs] == [0, 1, 2, 3])
+        eventually(lambda: queued(handle) == len(jobs))
+    eventually(lambda: [job.snapshot().place for job in jobs] == [0, 1, 2, 3])
     time.sleep(held_s)
     for gate in gates:
         gate.set()
@@ -325,7 +318,7 @@ def test_answers_run_in_queue_order(tokenizer):
 def test_invalid_request_starts_nothing(request_, saying):
     handle = saying("no")
     with pytest.raises(BadRequestError):
-        Job(handle, request_, handle.scheduler, timeout_s=60, user="ada")
+        Job(handle, request_, handle.scheduler, timeout_s=PATIENCE_S, user="ada")
     assert handle.model.requests == [] and queued(handle) == 0
 
 
@@ -379,13 +372,13 @@ def test_reading_continues_from_the_returned_index(tokenizer):
 
     def script(request):
         for step, text in zip(steps, ("The", " cat", " is"), strict=True):
-            assert step.wait(20)
+            assert step.wait(PATIENCE_S)
             yield from tokenizer(text, add_special_tokens=False)["input_ids"]
 
     job = start(scripted(tokenizer, script))
     assert job.read(0) == ([], 0)
     steps[0].set()
-    until(lambda: "".join(job.read(0)[0]) == "The")
+    eventually(lambda: "".join(job.read(0)[0]) == "The")
     _, at = job.read(0)
     snapshot = job.snapshot()
     assert snapshot.phase is Phase.ANSWERING and snapshot.new_tokens >= 1
@@ -465,7 +458,7 @@ def test_concurrent_answers_are_contended_and_a_single_one_is_not(tokenizer):
 
     def script(request):
         yield 40
-        both.wait(20)
+        both.wait(PATIENCE_S)
         yield 41
 
     jobs = [start(scripted(tokenizer, script)) for _ in range(2)]

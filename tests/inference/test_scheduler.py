@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
 from core.errors import ModelBusyError, TooManyAnswersError
 from core.inference.scheduler import Scheduler, Ticket
 from core.settings import Settings
+from tests.waiting import PATIENCE_S, eventually
 
 NEVER = threading.Event()
 
@@ -39,14 +39,14 @@ class Runner:
         with turn as self.begun:
             if self.begun:
                 self._order.append(self.name)
-                assert self.go.wait(20)
+                assert self.go.wait(PATIENCE_S)
 
     def end(self) -> None:
         self.go.set()
         self.ended()
 
     def ended(self) -> None:
-        self.thread.join(20)
+        self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()
 
 
@@ -64,13 +64,6 @@ class Line:
         return Runner(self._scheduler, self.enter(user), name, self.order)
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)
-
-
 # The queue of a model
 
 
@@ -78,10 +71,10 @@ def test_one_at_a_time_in_order_with_positions_reported():
     turns = scheduler()
     line = Line(turns)
     runners = [line.add(name) for name in "abcd"]
-    until(lambda: [runner.places[-1:] for runner in runners] == [[0], [1], [2], [3]])
-    until(lambda: line.order == ["a"])
+    eventually(lambda: [runner.places[-1:] for runner in runners] == [[0], [1], [2], [3]])
+    eventually(lambda: line.order == ["a"])
     for runner in runners:
-        until(lambda runner=runner: runner.begun is True)
+        eventually(lambda runner=runner: runner.begun is True)
         runner.end()
     assert line.order == ["a", "b", "c", "d"]
     assert runners[3].places[0] == 3 and runners[3].places[-1] == 0
@@ -92,14 +85,14 @@ def test_one_at_a_time_in_order_with_positions_reported():
 def test_users_take_turns_regardless_of_their_number_of_requests():
     line = Line(scheduler())
     runners = [line.add(f"a{number}", "ada") for number in range(5)]
-    until(lambda: runners[0].begun is True and runners[4].places == [4])
+    eventually(lambda: runners[0].begun is True and runners[4].places == [4])
     runners += [line.add(f"b{number}", "bo") for number in range(3)]
     runners += [line.add("c0", "cleo")]
-    until(lambda: runners[-1].places[-1:] == [2])
-    until(lambda: runners[4].places[-1] == 8)
+    eventually(lambda: runners[-1].places[-1:] == [2])
+    eventually(lambda: runners[4].places[-1] == 8)
     by_name = {runner.name: runner for runner in runners}
     for number in range(len(runners)):
-        until(lambda number=number: len(line.order) == number + 1)
+        eventually(lambda number=number: len(line.order) == number + 1)
         by_name[line.order[-1]].end()
     assert line.order == ["a0", "b0", "c0", "a1", "b1", "a2", "b2", "a3", "a4"]
 
@@ -110,9 +103,9 @@ def test_cancelling_a_waiting_answer_moves_the_others_up():
     second.cancelled.set()
     second.ended()
     assert second.begun is False
-    until(lambda: third.places[-1:] == [1])
+    eventually(lambda: third.places[-1:] == [1])
     first.end()
-    until(lambda: third.begun is True)
+    eventually(lambda: third.begun is True)
     third.end()
     assert line.order == ["a", "c"]
 
@@ -158,13 +151,13 @@ def test_several_answers_run_at_once():
     turns = scheduler(max_queue=2)
     line = Line(turns, at_once=3)
     runners = [line.add(name) for name in "abcde"]
-    until(lambda: [runner.places[-1:] for runner in runners] == [[0], [0], [0], [1], [2]])
-    until(lambda: sorted(line.order) == ["a", "b", "c"])
+    eventually(lambda: [runner.places[-1:] for runner in runners] == [[0], [0], [0], [1], [2]])
+    eventually(lambda: sorted(line.order) == ["a", "b", "c"])
     with pytest.raises(ModelBusyError, match="2 answers are already waiting"):
         line.enter()
     runners[1].end()  # not the first of those that run
-    until(lambda: runners[3].begun is True)
-    until(lambda: runners[4].places[-1] == 1)
+    eventually(lambda: runners[3].begun is True)
+    eventually(lambda: runners[4].places[-1] == 1)
     for runner in runners:
         runner.end()
     assert line.order[3:] == ["d", "e"]
@@ -180,19 +173,19 @@ def test_a_limited_number_runs_and_others_wait_in_order():
         return Runner(turns, turns.enter_user("ada"))
 
     first, second, third, fourth = (add() for _ in range(4))
-    until(lambda: first.begun is second.begun is True)
+    eventually(lambda: first.begun is second.begun is True)
     with pytest.raises(TooManyAnswersError, match="4 running or waiting answers"):
         turns.enter_user("ada")
-    until(lambda: third.places == [1] and fourth.places == [2])
+    eventually(lambda: third.places == [1] and fourth.places == [2])
     time.sleep(0.15)
     assert third.begun is fourth.begun is None
     assert third.places == [1] and fourth.places == [2]
     first.end()
-    until(lambda: third.begun is True)
+    eventually(lambda: third.begun is True)
     assert fourth.begun is None
     fifth = add()
     second.end()
-    until(lambda: fourth.begun is True)
+    eventually(lambda: fourth.begun is True)
     assert fifth.begun is None
     for runner in (third, fourth, fifth):
         runner.end()
@@ -202,7 +195,7 @@ def test_a_limited_number_runs_and_others_wait_in_order():
 def test_limits_of_users_are_independent():
     turns = scheduler(answers_at_once=1, answers_waiting=0)
     greedy, other = (Runner(turns, turns.enter_user(user)) for user in ("ada", "bo"))
-    until(lambda: greedy.begun is other.begun is True)
+    eventually(lambda: greedy.begun is other.begun is True)
     greedy.end()
     other.end()
 
@@ -210,13 +203,13 @@ def test_limits_of_users_are_independent():
 def test_cancelled_answer_leaves_its_place():
     turns = scheduler(answers_at_once=1, answers_waiting=1)
     first, second = (Runner(turns, turns.enter_user("ada")) for _ in range(2))
-    until(lambda: first.begun is True)
+    eventually(lambda: first.begun is True)
     second.cancelled.set()
     second.ended()
     assert second.begun is False
     third = Runner(turns, turns.enter_user("ada"))
     first.end()
-    until(lambda: third.begun is True)
+    eventually(lambda: third.begun is True)
     third.end()
 
 
@@ -225,7 +218,7 @@ def test_limit_holds_for_fifty_concurrent_requests():
     start = threading.Barrier(50)
 
     def enter() -> None:
-        start.wait(10)
+        start.wait(PATIENCE_S)
         try:
             entered.append(turns.enter_user("ada"))
         except TooManyAnswersError:
@@ -235,5 +228,5 @@ def test_limit_holds_for_fifty_concurrent_requests():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert (len(entered), len(rejected)) == (7, 43)

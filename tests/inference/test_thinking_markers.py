@@ -14,6 +14,7 @@ from core.runtimes.spec import SamplingSettings
 from core.runtimes.tokenizer import load_tokenizer
 from tests.builders import tiny_tokenizer
 from tests.fakes import FakeHandle, FakeModel
+from tests.waiting import PATIENCE_S
 
 THOUGHT, ANSWER = "The person wants rain.", "Rain falls."
 CHANNELS = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>")
@@ -45,8 +46,8 @@ def answer(
     model = FakeModel(tokenizer, lambda request: ids, end_ids=ends)
     request = replace(asked or GenerationRequest("Go"), sampling=SAMPLING)
     handle = FakeHandle(model, key="not-in-the-catalogue")
-    job = Job(handle, request, handle.scheduler, timeout_s=60).start()
-    assert job.wait(30) and job.answer is not None and job.answer.error is None
+    job = Job(handle, request, handle.scheduler, timeout_s=PATIENCE_S).start()
+    assert job.wait(PATIENCE_S) and job.answer is not None and job.answer.error is None
     return job.answer
 
 

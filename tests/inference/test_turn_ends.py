@@ -19,6 +19,7 @@ from core.settings import Settings
 from core.store import ModelStore, resolve
 from tests.builders import edit_json, tiny_checkpoint, tiny_tokenizer
 from tests.fakes import FakeHandle, FakeModel
+from tests.waiting import PATIENCE_S
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
@@ -42,8 +43,8 @@ def test_end_of_turn_token_ends_the_answer(named: bool, tmp_path: Path) -> None:
     sampling = SamplingSettings(max_new_tokens=len(ids), greedy=True)
     handle = FakeHandle(model, key="not-in-the-catalogue")
     request = GenerationRequest("Why?", sampling=sampling)
-    job = Job(handle, request, handle.scheduler, timeout_s=60).start()
-    assert job.wait(30) and job.answer is not None and job.answer.error is None
+    job = Job(handle, request, handle.scheduler, timeout_s=PATIENCE_S).start()
+    assert job.wait(PATIENCE_S) and job.answer is not None and job.answer.error is None
     assert job.answer.text == "Rain."
     assert job.answer.stop_reason in (StopReason.END_OF_TEXT, StopReason.STOP_MARKER)
 
@@ -74,8 +75,8 @@ def test_turn_end_without_a_token_ends_the_answer(
     handle = FakeHandle(FakeModel(tokenizer, lambda request: ids, end_ids=[0]), key="unlisted")
     sampling = SamplingSettings(max_new_tokens=len(ids), greedy=True)
     request = GenerationRequest("Why?", sampling=sampling)
-    job = Job(handle, request, handle.scheduler, timeout_s=60).start()
-    assert job.wait(30) and job.answer is not None
+    job = Job(handle, request, handle.scheduler, timeout_s=PATIENCE_S).start()
+    assert job.wait(PATIENCE_S) and job.answer is not None
     assert (job.answer.text.rstrip(), job.answer.stop_reason) == ("Rain.", StopReason.STOP_MARKER)
 
 

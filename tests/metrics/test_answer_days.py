@@ -175,9 +175,9 @@ def test_a_deletion_between_two_queries_of_one_read(
         store.delete(second)
         return ids
 
-    monkeypatch.setattr(store, "done_ids", then_delete)
-    assert [day.n for day in days.read()] == [1]
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "done_ids", then_delete)
+        assert [day.n for day in days.read()] == [1]
     assert_equal_to_a_full_read(days, store)
     store.delete(first)
     assert days.read() == ()

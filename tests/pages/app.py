@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from streamlit.testing.v1 import AppTest
 
-PATIENCE_S = 400.0
+from tests.waiting import PATIENCE_S
 
 
 def open_page(name: str, *, session: Mapping[str, Any] | None = None, **link: str) -> AppTest:

@@ -31,10 +31,10 @@ from tests.browser.screen import ENDED
 from tests.browser.scripted import STAGES, Script, ScriptedRuntime, scripted_conversion
 from tests.fakes import APART_NS, NEAR_NS, FakeCores
 from tests.pages.app import open_page, seen
+from tests.waiting import PATIENCE_S
 
 NEOX, LLAMA = "paddock-neox", "paddock-llama"
 NAMES = ("Paddock NeoX", "Paddock Llama")
-PATIENCE_S = 400.0
 
 
 @pytest.fixture(autouse=True)
@@ -257,10 +257,15 @@ def test_figures_equal_those_in_the_database(
 
 
 def test_timings_of_a_race_are_marked_everywhere(scripted: None) -> None:
-    say(NEOX, "Rain is quiet. Rain is clean.", tokens_per_s=40.0)
-    say(LLAMA, "Rain is loud. Rain is clean.", tokens_per_s=60.0)
+    say(NEOX, "Rain is quiet. Rain is clean.", released=1)
+    say(LLAMA, "Rain is loud. Rain is clean.", released=1)
     app = page(mode="race")
-    run(app)
+    named(app.text_area, "Instruction").set_value("Why walk in the rain?")
+    press(app, "Run both")
+    eventually(lambda: STAGES[NEOX].state.running == STAGES[LLAMA].state.running == 1, "a race")
+    for model in (LLAMA, NEOX):
+        STAGES[model].release(None)
+    finish(app)
     assert all(answer and answer.contended for answer in shown(app).match.answers)
     assert texts(app).count(":material/warning: measured while busy") == 2
     assert texts(app).count("**1st**") == texts(app).count("**2nd**") == 1

@@ -222,9 +222,10 @@ def test_pieces_of_several_tokens_are_labelled_as_pieces(runs: RunStore) -> None
 def test_history_has_every_measurement_and_one_point_per_day_of_answers(
     store: MeasurementStore, runs: RunStore
 ) -> None:
-    save(store, *(a_measurement(when=now() - timedelta(days=days)) for days in (0, 3, 9)))
+    today = now()  # once, as midnight may come
+    save(store, *(a_measurement(when=today - timedelta(days=days)) for days in (0, 3, 9)))
     for rate in (30.0, 50.0):
-        add_answer(runs, rate)
+        add_answer(runs, rate, started_at=today)
     spec = chart(open_page("metrics"), "Decode rate over time")
     found = {trace["name"]: trace["y"] for trace in spec["data"]}
     assert {len(values) for values in found.values()} == {1, 3}

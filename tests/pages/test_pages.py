@@ -23,8 +23,6 @@ from tests.db.run_samples import a_result, a_start
 from tests.pages.app import open_page
 from tests.ui.test_figures_and_export import ANSWER, EXCHANGE
 
-PATIENCE_S = 60.0
-
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> Iterator[None]:

@@ -19,6 +19,7 @@ from core.ui.widgets import person
 from core.ui.widgets.resources import shared_engine, shared_evaluations
 from tests.browser.scripted import STAGES, Script, ScriptedRuntime, scripted_conversion
 from tests.pages.app import button, open_page, texts
+from tests.waiting import PATIENCE_S
 
 HOLDER = Holder("guest", "a browser")
 MODELS = {"t1_model": "paddock-neox", "t2_model": "paddock-llama"}
@@ -40,7 +41,7 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def wait_for_the_run(app: AppTest) -> AppTest:
     for run in list(shared_evaluations()._runs.values()):
-        assert run.wait(60)
+        assert run.wait(PATIENCE_S)
     app.run()
     assert not app.exception
     return app

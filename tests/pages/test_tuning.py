@@ -18,6 +18,7 @@ from core.store.stored import StoredModel
 from core.ui.widgets.resources import shared_engine, shared_tuning
 from tests.fakes import stored_model, two_folders_of_one_title
 from tests.pages.app import button, texts
+from tests.waiting import PATIENCE_S
 
 SPEC = ModelSpec("paddock-neox", Precision.INT8, "CPU")
 TUNED = Tuned(
@@ -55,7 +56,7 @@ def opened(
         "draw_messages()\n"
         "st.session_state['tuning'] = True\n"
         "draw_tuning(shared_engine())",
-        default_timeout=60,
+        default_timeout=PATIENCE_S,
     )
     app.run()
     assert not app.exception, app.exception
@@ -126,6 +127,6 @@ def test_it_is_collapsed_at_first():
         "from core.ui.widgets.resources import shared_engine\n"
         "from core.ui.metrics.tuning import draw_tuning\n"
         "draw_tuning(shared_engine())",
-        default_timeout=60,
+        default_timeout=PATIENCE_S,
     ).run()
     assert not app.exception and not app.button

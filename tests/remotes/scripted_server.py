@@ -12,6 +12,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
+from core.remotes import client
+from tests.waiting import PATIENCE_S
+
 Behaviour = Callable[["Handler"], None]
 """Handles one request for an answer."""
 KEY = "sk-a-key-of-the-tests-0123456789"
@@ -188,10 +193,14 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(**options: Any) -> Iterator[ScriptedServer]:
-    """A running server."""
+    """A running server, which may take its time to list its models on a busy machine."""
     script = ScriptedServer(**options)
     handler = type("ScriptedHandler", (Handler,), {"script": script})
-    with _Server(("127.0.0.1", script.port), handler) as server:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _Server(("127.0.0.1", script.port), handler) as server,
+    ):
+        patch.setattr(client, "MODEL_LIST_TIMEOUT_S", PATIENCE_S)
         script.port = server.server_address[1]
         thread = threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True

@@ -15,9 +15,9 @@ import pytest
 from core.errors import NoModelListError, RemoteError
 from core.remotes import Directory, Remote
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, free_port, serving
+from tests.waiting import PATIENCE_S
 
 MakeDirectory = Callable[..., tuple[Directory, Remote]]
-PATIENCE_S = 60.0
 
 
 def test_listing_returns_immediately_and_is_filled_later(

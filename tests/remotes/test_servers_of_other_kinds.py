@@ -20,14 +20,13 @@ from core.remotes.client import proxy_for
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, free_port
-
-PATIENCE_S = 30.0
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
 def engine(tmp_path: Path, server: ScriptedServer) -> Iterator[Engine]:
     """An engine with the scripted server as its remote."""
-    made = Engine(Settings(home=tmp_path / "home", remote_silence_s=5.0))
+    made = Engine(Settings(home=tmp_path / "home", remote_silence_s=PATIENCE_S))
     made.add_remote("office", server.url)
     yield made
     made.close()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_FIRST_S, _EVERY_S = 0.1, 0.02
+_EVERY_S = 0.02
 
 
 @contextmanager
@@ -19,10 +19,8 @@ def interrupted(model: Any, request: Any) -> Iterator[None]:
     ended = threading.Event()
 
     def interrupt() -> None:
-        wait_s = _FIRST_S
-        while not ended.wait(wait_s):
+        while not ended.wait(_EVERY_S):
             model.interrupt(request)
-            wait_s = _EVERY_S
 
     thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()

@@ -9,6 +9,7 @@ import pytest
 
 from core.runtimes.batching import BatchedAnswer, Lane, Stepper
 from core.runtimes.spec import SamplingSettings, TokenRequest
+from tests.waiting import PATIENCE_S
 
 
 class Output:
@@ -79,12 +80,12 @@ def stepper(pipeline: ScriptedPipeline):
 
 def test_answers_share_steps_and_end_independently(stepper, pipeline):
     gate = threading.Event()
-    pipeline.before_step = lambda: gate.wait(20)
+    pipeline.before_step = lambda: gate.wait(PATIENCE_S)
     answers = [answer(count) for count in (3, 5, 8)]
     for one in answers:
         stepper.add(one)
     gate.set()
-    assert all(one.ended.wait(20) for one in answers)
+    assert all(one.ended.wait(PATIENCE_S) for one in answers)
     assert [one.tokens for one in answers] == [3, 5, 8]
     assert pipeline.most_together >= 2
     assert pipeline.steps <= 8 + 3, "one pass over the weights for all of them"
@@ -93,7 +94,7 @@ def test_answers_share_steps_and_end_independently(stepper, pipeline):
 def test_idle_stepper_does_not_step(stepper, pipeline):
     one = answer(2)
     stepper.add(one)
-    assert one.ended.wait(20)
+    assert one.ended.wait(PATIENCE_S)
 
     def still() -> bool:
         steps = pipeline.steps
@@ -108,7 +109,7 @@ def test_rejected_request_does_not_affect_other_answers(stepper, pipeline):
     other = answer(4)
     stepper.add(rejected)
     stepper.add(other)
-    assert rejected.ended.wait(20) and other.ended.wait(20)
+    assert rejected.ended.wait(PATIENCE_S) and other.ended.wait(PATIENCE_S)
     assert str(rejected.error) == "empty" and other.error is None and other.tokens == 4
 
 
@@ -120,11 +121,11 @@ def test_failing_step_fails_current_answers_only(stepper, pipeline):
     pipeline.before_step = fail
     one = answer(4)
     stepper.add(one)
-    assert one.ended.wait(20)
+    assert one.ended.wait(PATIENCE_S)
     assert str(one.error) == "no memory" and pipeline.handles[0].cancelled
     later = answer(4)
     stepper.add(later)
-    assert later.ended.wait(20)
+    assert later.ended.wait(PATIENCE_S)
     assert later.error is None and later.tokens == 4
 
 
@@ -135,7 +136,7 @@ def test_exception_in_on_token_ends_only_its_answer(stepper, pipeline):
     failing, other = answer(4, fail), answer(4)
     stepper.add(failing)
     stepper.add(other)
-    assert failing.ended.wait(20) and other.ended.wait(20)
+    assert failing.ended.wait(PATIENCE_S) and other.ended.wait(PATIENCE_S)
     assert isinstance(failing.error, KeyError) and failing.tokens == 1
     assert other.error is None and other.tokens == 4
 
@@ -144,7 +145,7 @@ def test_interrupt_after_the_first_token_has_no_effect(stepper, pipeline):
     ready = threading.Event()
     one = answer(4, lambda token: ready.set() or one.interrupt() or True)
     stepper.add(one)
-    assert one.ended.wait(20)
+    assert one.ended.wait(PATIENCE_S)
     assert not one.interrupted and one.tokens == 4
 
 
@@ -152,5 +153,5 @@ def test_interrupt_before_the_first_token_ends_the_answer(stepper, pipeline):
     one = answer(4)
     one.interrupt()
     stepper.add(one)
-    assert one.ended.wait(20)
+    assert one.ended.wait(PATIENCE_S)
     assert one.interrupted and one.tokens == 0 and pipeline.handles[0].cancelled

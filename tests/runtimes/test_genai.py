@@ -35,6 +35,7 @@ from core.runtimes.spec import (
 )
 from core.store import resolve
 from tests.runtimes.interrupting import interrupted
+from tests.waiting import PATIENCE_S
 
 EXACT = ExecutionHints(inference_precision="f32", kv_cache_precision="f32")
 GREEDY = SamplingSettings(max_new_tokens=12, greedy=True)
@@ -73,14 +74,14 @@ def all_at_once(model: LoadedModel, requests: list[TokenRequest]) -> list[list[i
     together = threading.Barrier(len(requests))
 
     def answer(place: int) -> None:
-        together.wait(20)
+        together.wait(PATIENCE_S)
         found[place] = ids_of(model, requests[place])
 
     threads = [threading.Thread(target=answer, args=(place,)) for place in range(len(requests))]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     return found
 
 
@@ -131,11 +132,11 @@ def test_conditions_are_read_from_the_plugin(model: GenAIModel):
 
 def test_free_memory_limits_concurrent_answers(stored_folder: Path, monkeypatch):
     spec = ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
-    monkeypatch.setattr("core.runtimes.genai.available_memory_bytes", lambda: 0)
-    without_memory = GenAIRuntime(at_once=3).load(stored_folder, spec)
-    without_memory.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("core.runtimes.genai.available_memory_bytes", lambda: 0)
+        without_memory = GenAIRuntime(at_once=3).load(stored_folder, spec)
+        without_memory.close()
     assert without_memory.at_once == 1
-    monkeypatch.undo()
     with_memory = GenAIRuntime(at_once=3).load(stored_folder, spec)
     with_memory.close()
     assert with_memory.at_once == 3
@@ -243,11 +244,11 @@ def test_unusable_structure_is_an_error_and_other_answers_continue(model: GenAIM
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert began.wait(20)
+    assert began.wait(PATIENCE_S)
     for _ in range(2):
         with pytest.raises(BadRequestError, match="parenthesis is not closed"):
             ids_of(model, TokenRequest((5, 6), GREEDY, options=options))
-    thread.join(60)
+    thread.join(PATIENCE_S)
     assert others == [expected] and ids_of(model, long) == expected
 
 
@@ -296,7 +297,7 @@ def test_on_token_can_end_the_answer_or_raise(model: GenAIModel):
     thread.start()
     with pytest.raises(KeyError):
         model.generate(TokenRequest((5,), GREEDY), fail)
-    thread.join(60)
+    thread.join(PATIENCE_S)
     assert len(neighbour[0]) == 200
 
 
@@ -310,7 +311,7 @@ def test_interrupt_ends_only_the_prefill_of_that_request(model: GenAIModel):
     thread.start()
     with interrupted(model, long), pytest.raises(InterruptedGeneration):
         ids_of(model, long)
-    thread.join(60)
+    thread.join(PATIENCE_S)
     assert len(neighbour[0]) == 40
     assert ids_of(model, short) == before
 
@@ -335,7 +336,7 @@ def test_long_prompt_does_not_block_other_answers(model: GenAIModel):
         TokenRequest((5, 6, 7) * 1300, SamplingSettings(max_new_tokens=1, greedy=True)),
         lambda _: first_of_long.append(time.monotonic()) or True,
     )
-    thread.join(60)
+    thread.join(PATIENCE_S)
     meanwhile = [stamp for stamp in stamps if began < stamp < first_of_long[0]]
     assert len(meanwhile) > 8, "3,900 prompt tokens are processed in 16 chunks"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from core.runtimes.pool import MEMORY_BASE_BYTES, ModelPool
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.settings import Settings
 from tests.fakes import FakeModel, FakeRuntime, fake_pool, stored_model
+from tests.waiting import PATIENCE_S, eventually
 
 GIB = 2**30
 
@@ -53,13 +53,6 @@ def lease(pool: ModelPool, wanted: ModelSpec, cancelled: threading.Event | None 
     return pool.lease(wanted, lambda message, fraction: None, cancelled or threading.Event())
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.002)
-
-
 def loaded(pool: ModelPool) -> list[str]:
     return [info.spec.model for info in pool.loaded()]
 
@@ -68,7 +61,7 @@ def test_concurrent_leases_share_one_load(settings, runtime):
     gate, inside = threading.Event(), threading.Barrier(17)
 
     def provide(spec, on_progress, cancelled):
-        assert gate.wait(20)
+        assert gate.wait(PATIENCE_S)
         return stored_model(spec)
 
     pool = fake_pool(settings, runtime, provide=provide)
@@ -82,7 +75,7 @@ def test_concurrent_leases_share_one_load(settings, runtime):
         results = [threads.submit(use, n) for n in range(16)]
         inside.wait()
         gate.set()
-        assert len({result.result(20) for result in results}) == 1
+        assert len({result.result(PATIENCE_S) for result in results}) == 1
     assert len(runtime.loads) == 1
     assert pool.loaded()[0].in_use == 0
 
@@ -166,7 +159,7 @@ def test_model_is_leased_before_another_load_can_evict_it(tmp_path, runtime):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE_S)
     assert len(runtime.loads) <= 2 and len(failures) <= 1
 
 
@@ -244,7 +237,7 @@ def test_failed_load_raises_in_all_waiting_answers_and_can_be_retried(settings, 
 
     def provide(wanted, on_progress, cancelled):
         attempts.append(wanted)
-        assert gate.wait(20)
+        assert gate.wait(PATIENCE_S)
         if len(attempts) == 1:
             raise CorruptModelError("Damaged; convert it again.")
         return stored_model(wanted)
@@ -260,9 +253,9 @@ def test_failed_load_raises_in_all_waiting_answers_and_can_be_retried(settings, 
 
     with ThreadPoolExecutor(5) as threads:
         results = [threads.submit(use, n) for n in range(5)]
-        until(lambda: any(load.waiting == 5 for load in list(pool._loads.values())))
+        eventually(lambda: any(load.waiting == 5 for load in list(pool._loads.values())))
         gate.set()
-        assert {result.result(20) for result in results} == {"Damaged; convert it again."}
+        assert {result.result(PATIENCE_S) for result in results} == {"Damaged; convert it again."}
     assert use(0) == "loaded"
     assert len(attempts) == 2
 
@@ -286,7 +279,7 @@ def test_conversion_without_waiting_answers_is_cancelled(settings, runtime):
     def provide(wanted, on_progress, cancelled):
         seen.append(cancelled)
         on_progress("Exporting.", 0.25)
-        assert cancelled.wait(20), "the conversion was not cancelled"
+        assert cancelled.wait(PATIENCE_S), "the conversion was not cancelled"
         raise CorruptModelError("it was stopped half-way")
 
     pool = fake_pool(settings, runtime, provide=provide)
@@ -299,14 +292,14 @@ def test_conversion_without_waiting_answers_is_cancelled(settings, runtime):
 
     with ThreadPoolExecutor(2) as threads:
         results = [threads.submit(use, stop) for stop in stops]
-        until(lambda: ("Exporting.", 0.25) in reported)
-        until(lambda: pool._loads[spec("a")].waiting == 2)
+        eventually(lambda: ("Exporting.", 0.25) in reported)
+        eventually(lambda: pool._loads[spec("a")].waiting == 2)
         stops[0].set()
-        assert results[0].result(20) is None
+        assert results[0].result(PATIENCE_S) is None
         assert not seen[0].is_set()  # the other answer still waits for it
         stops[1].set()
-        assert results[1].result(20) is None
-    until(lambda: not pool._loads)
+        assert results[1].result(PATIENCE_S) is None
+    eventually(lambda: not pool._loads)
     assert seen[0].is_set() and len(seen) == 1
     assert runtime.loads == []
 
@@ -319,7 +312,7 @@ def test_lease_after_a_cancelled_load_gets_the_model(settings, runtime):
         attempts.append(1)
         if len(attempts) == 1:
             converting.set()
-            assert cancelled.wait(20)
+            assert cancelled.wait(PATIENCE_S)
             time.sleep(0.05)  # the second lease comes while the first conversion is stopping
             raise CorruptModelError("it was stopped half-way")
         return stored_model(wanted)
@@ -328,9 +321,9 @@ def test_lease_after_a_cancelled_load_gets_the_model(settings, runtime):
     stop = threading.Event()
     first = threading.Thread(target=lambda: lease(pool, spec("a"), stop).__enter__())
     first.start()
-    assert converting.wait(20)
+    assert converting.wait(PATIENCE_S)
     stop.set()
-    first.join(20)
+    first.join(PATIENCE_S)
     with lease(pool, spec("a")) as mine:
         assert mine is not None
     assert len(attempts) == 2

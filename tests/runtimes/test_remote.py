@@ -16,15 +16,11 @@ from core.inference.answer import Answer, StopReason
 from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
-from core.remotes import client
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings
 from core.settings import Settings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, free_port, serving
+from tests.waiting import PATIENCE_S, eventually
 
-PATIENCE_S = 60.0
-STOP_S = 20.0
-"""Time in seconds within which Stop must end an answer; an idle machine needs 0.5, a busy one more.
-A server that is waited for would take :data:`PATIENCE_S`."""
 TINY = ModelSpec.of_remote("remote:office/tiny")
 
 
@@ -55,13 +51,6 @@ def ask(engine: Engine, spec: ModelSpec = TINY, **sampling: object) -> Answer:
     return job.answer
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 # Requests and responses
 
 
@@ -81,7 +70,7 @@ def test_answer_streams_and_the_server_counts_its_tokens(engine: Engine, server:
 
     server.answer = answer_slowly
     job = start(engine, seed=5, temperature=0.7, top_p=0.9, max_new_tokens=33)
-    until(lambda: job.text)
+    eventually(lambda: job.text)
     assert not job.done
     looked_at.set()
     assert job.wait(PATIENCE_S)
@@ -281,9 +270,7 @@ def test_silent_server_times_out(tmp_path: Path, server: ScriptedServer):
 
 def test_unreachable_server_fails_at_once(engine: Engine):
     engine.add_remote("office", f"http://127.0.0.1:{free_port()}/v1")
-    began = time.monotonic()
     assert "Cannot connect to" in ask(engine).error_sentence
-    assert time.monotonic() - began < 30
 
 
 def test_removed_remote_fails(engine: Engine):
@@ -319,21 +306,16 @@ def test_stop_ends_the_answer_and_closes_the_connection(
 ):
     server.answer = behaviour
     job = start(engine)
-    until(lambda: server.requests and job.text == text)
-    began = time.monotonic()
+    eventually(lambda: server.requests and job.text == text)
     job.cancel()
-    assert job.wait(PATIENCE_S)
-    assert time.monotonic() - began < STOP_S
+    assert job.wait(PATIENCE_S / 2), "it waits for the server"
     assert (job.answer.stop_reason, job.answer.text) == (StopReason.CANCELLED, text)
     assert server.disconnected.wait(PATIENCE_S)
     server.answer = lambda handler: handler.stream(["Next"])
     assert ask(engine).text == "Next"
 
 
-def test_stop_ends_the_answer_while_connecting(
-    engine: Engine, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(client, "MODEL_LIST_TIMEOUT_S", PATIENCE_S)
+def test_stop_ends_the_answer_while_connecting(engine: Engine, server: ScriptedServer):
     waiting = threading.Event()
 
     def listing(handler: Handler) -> None:
@@ -343,16 +325,15 @@ def test_stop_ends_the_answer_while_connecting(
     server.listing = listing
     job = start(engine)
     assert waiting.wait(PATIENCE_S)
-    began = time.monotonic()
     job.cancel()
-    assert job.wait(PATIENCE_S)
-    assert time.monotonic() - began < STOP_S
+    assert job.wait(PATIENCE_S / 2), "it waits for the server"
     assert job.answer.stop_reason is StopReason.CANCELLED
 
 
 def test_timeout_applies_to_remotes(tmp_path: Path, server: ScriptedServer):
-    made = Engine(Settings(home=tmp_path / "other", generation_timeout_s=2.0))
+    made = Engine(Settings(home=tmp_path / "other", generation_timeout_s=5.0))
     made.add_remote("office", server.url)
+    assert ask(made).text  # connected, so that the next word comes at once
     server.answer = say_one_word
     ended = ask(made)
     assert (ended.stop_reason, ended.text) == (StopReason.TIMEOUT, "One")

@@ -38,6 +38,7 @@ from core.runtimes.speculation import (
     break_even,
 )
 from core.store import resolve
+from tests.waiting import PATIENCE_S
 
 EXACT = ExecutionHints.exact()
 ON = Speculation(SpeculationMode.ON)
@@ -146,7 +147,7 @@ def test_auto_does_not_guess_while_answers_share_the_batch(
     def take(token: StampedId) -> bool:
         first.append(token)
         joined.set()
-        return both.wait(20)  # otherwise it might end before the other one begins
+        return both.wait(PATIENCE_S)  # otherwise it might end before the other one begins
 
     def run() -> None:
         model.generate(long, take)
@@ -154,9 +155,9 @@ def test_auto_does_not_guess_while_answers_share_the_batch(
     monkeypatch.setattr(model._stepper, "add", add_and_note)
     thread = threading.Thread(target=run)
     thread.start()
-    assert joined.wait(20)
+    assert joined.wait(PATIENCE_S)
     second = tokens_of(model, request)
-    thread.join(60)
+    thread.join(PATIENCE_S)
     assert {token.step_drafts for token in second} == {None}
     assert first[0].step_drafts is not None and first[-1].step_drafts is None
     assert len(first) == 400 and first[:40] == second == alone
@@ -171,13 +172,13 @@ def test_auto_loads_the_second_pipeline_after_the_first_answer_with_a_passage(
         short = TokenRequest((5, 6, 7), GREEDY, speculation=AUTO_SPECULATION)
         tokens_of(loaded, short)
         assert loaded._lookup is None
-        monkeypatch.setattr(genai, "available_memory_bytes", lambda: 0)
         passage = replace(short, prompt_ids=PASSAGE)
-        with pytest.raises(NotEnoughMemoryError, match="Switch speculation off"):
-            tokens_of(loaded, replace(passage, speculation=ON))
-        first = tokens_of(loaded, passage)
+        with monkeypatch.context() as patch:
+            patch.setattr(genai, "available_memory_bytes", lambda: 0)
+            with pytest.raises(NotEnoughMemoryError, match="Switch speculation off"):
+                tokens_of(loaded, replace(passage, speculation=ON))
+            first = tokens_of(loaded, passage)
         assert {token.step_drafts for token in first} == {None}
-        monkeypatch.undo()
         tokens_of(loaded, passage)
         with loaded._lookup_lock:  # held while it is loaded in the background
             pass

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +30,7 @@ from core.runtimes.subprocess_runtime import ProcessModel, SubprocessRuntime
 from core.settings import CHECKOUT, Settings
 from core.store import resolve
 from tests.runtimes.interrupting import interrupted
+from tests.waiting import PATIENCE_S, eventually
 
 EXACT = ExecutionHints(inference_precision="f32", kv_cache_precision="f32")
 SPEC = ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
@@ -59,14 +61,13 @@ def ids_of(model: LoadedModel, request: TokenRequest) -> list[int]:
 
 
 def children() -> set[int]:
-    return {child.pid for child in psutil.Process().children()}
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
+    """Return the processes of models."""
+    found = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it ended
+            if "core.runtimes.subprocess_worker" in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found
 
 
 # Answers
@@ -118,7 +119,7 @@ def test_concurrent_answers_are_independent(model: ProcessModel) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert found == alone
 
 
@@ -171,10 +172,10 @@ def test_interrupt_ends_only_the_prefill_of_that_request(model: ProcessModel) ->
 
     other_thread = threading.Thread(target=answer)
     other_thread.start()
-    assert begun.wait(20)
+    assert begun.wait(PATIENCE_S)
     with interrupted(model, long), pytest.raises(InterruptedGeneration):
         model.generate(long, lambda token_id: True)
-    other_thread.join(60)
+    other_thread.join(PATIENCE_S)
     assert len(found) == LONG.max_new_tokens
     model.interrupt(long)  # no effect after its end
 
@@ -296,7 +297,7 @@ def test_next_answer_reloads_the_model_after_its_process_ended(
 
     def ask() -> str | None:
         job = mine.answer(handle, request, origin=Origin.API)
-        assert job.wait(120) and job.answer is not None
+        assert job.wait(PATIENCE_S) and job.answer is not None
         return job.answer.error_sentence
 
     try:

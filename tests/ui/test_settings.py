@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 from core.catalogue import Precision, catalogue
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.ui.widgets.link import LONGEST, number_in, one_of
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,7 @@ def text_script() -> None:
 
 def run(script: Any, **link: str) -> AppTest:
     """Run the script with these URL parameters."""
-    app = AppTest.from_function(script, default_timeout=30)
+    app = AppTest.from_function(script, default_timeout=PATIENCE_S)
     for name, value in link.items():
         app.query_params[name] = value
     app.run()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from streamlit.testing.v1 import AppTest
 
+from tests.waiting import PATIENCE_S
+
 
 def two_controls() -> None:
     import streamlit as st
@@ -21,7 +23,7 @@ def two_controls() -> None:
 
 def interrupted() -> AppTest:
     """Return the app after a click whose run was interrupted before it drew the widgets."""
-    app = AppTest.from_function(two_controls, default_timeout=30).run()
+    app = AppTest.from_function(two_controls, default_timeout=PATIENCE_S).run()
     app.text_input[0].set_value("mine").run()
     app.session_state["interrupted"] = True
     app.button[0].click().run()
@@ -30,7 +32,7 @@ def interrupted() -> AppTest:
 
 
 def test_values_are_set_immediately() -> None:
-    app = AppTest.from_function(two_controls, default_timeout=30).run()
+    app = AppTest.from_function(two_controls, default_timeout=PATIENCE_S).run()
     app.text_input[0].set_value("mine").run()
     app.button[0].click().run()
     assert (app.slider[0].value, app.text_input[0].value) == (7, "usual")
@@ -94,7 +96,7 @@ def twice() -> None:
 
 
 def test_second_of_two_values_from_one_click_is_kept() -> None:
-    app = AppTest.from_function(twice, default_timeout=30).run()
+    app = AppTest.from_function(twice, default_timeout=PATIENCE_S).run()
     app.session_state["interrupted"] = True
     app.button[0].click().run()
     app.session_state["interrupted"] = False

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 from core.errors import GenerationError, PaddockError, StoppedError, UnknownDeviceError
 from core.settings import CHECKOUT
 from core.workers.process import Event, WorkerDied, WorkerProcess, WorkerSilent, error_from_json
+from tests.waiting import eventually
 
 MODULE = "tests.workers.scripted"
 MIB = 2**20
@@ -62,13 +62,6 @@ def running() -> list[int]:
             return False
 
     return [child.pid for child in psutil.Process().children() if runs(child)]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
 
 
 def has_ended(pid: int) -> bool:
