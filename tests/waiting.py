@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-PATIENCE_S = 400.0
+PATIENCE_S = 240.0
 """Timeout in seconds of whatever is expected to happen. A busy machine may stall for many seconds,
 so that no test may depend on a shorter one."""
 

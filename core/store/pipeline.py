@@ -135,10 +135,10 @@ class Conversion:
         self.report(Progress(Stage.EXPORTING, "Loading the conversion libraries.", 0.02))
         from core.store.convert import convert
 
-        settings = self.compression
-        if settings is None and precision.int4:
+        settings = self.compression if precision.compressed else None
+        if precision.int4 and not isinstance(settings, Int4Settings):
             settings = source.int4_settings(precision, origin.parameters)
-        elif settings is None and precision is Precision.INT8:
+        elif precision is Precision.INT8 and not isinstance(settings, Int8Settings):
             settings = Int8Settings()
         sampling = source.model.sampling if source.model else None
         used, gguf = convert(origin.folder, work, precision, settings, self.report, sampling)

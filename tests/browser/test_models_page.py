@@ -197,6 +197,7 @@ def test_a_narrow_window_needs_no_sideways_scrolling(
     )
     where = drawer(screen)
     where.get_by_role("button", name="Download and convert to INT8").wait_for()
+    screen.settled()
     where.get_by_text("Facts, limits and scores").click()
     where.get_by_text("OpenBookQA").first.wait_for()
     width, inner = screen.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")

@@ -130,7 +130,7 @@ def test_a_download_is_asked_for_once(
         dialog.get_by_role("button", name="Cancel").click()
         dialog.wait_for(state="detached")
         eventually(screen.composer.input_value, "the instruction is put back")
-        screen.composer.press("Enter")
+        screen.settled().composer.press("Enter")
         dialog.get_by_role("button", name="Download, then run").click()
         screen.newest.get_by_role("button", name=FINISHED).wait_for()
         assert hub.fetched(".safetensors")
