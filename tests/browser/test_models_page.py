@@ -147,9 +147,10 @@ def test_download_stop_and_resume(
     with Hub() as hub:
         hub.add("acme/tiny", tiny_checkpoint("llama", tmp_path / "tiny"), gated=True, token=TOKEN)
         url = serve(HF_ENDPOINT=hub.url)
-        screen = open_screen(f"{url}/models")
-        screen.button("Add a model").click()
+        screen = open_screen(f"{url}/models").settled()
         box = screen.page.get_by_role("textbox", name="Hugging Face id, folder or GGUF file")
+        screen.open(screen.button("Add a model"), box)
+        screen.settled()
         box.fill("acme/tiny")
         screen.button("Look up").click()
         drawer(screen).get_by_text("gated").first.wait_for()
