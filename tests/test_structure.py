@@ -42,7 +42,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.ui", "core.__main__"),
     ("pages",),
     ("core.app",),
-    ("core.endless_app",),
 )
 """From lowest to highest; a module imports only from its own package and lower layers."""
 
@@ -159,8 +158,7 @@ def test_only_its_own_tests_import_the_training():
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_streamlit_stays_in_the_ui(path: Path):
     name = module_name(path)
-    place = (layer(name) or (0, ""))[1]
-    if name.startswith("pages") or place in ("core.ui", "core.endless_app"):
+    if name.startswith(("pages", "core.ui")):
         return
     assert "streamlit" not in {imported.split(".")[0] for imported in imports(path)}
 

@@ -20,9 +20,6 @@ from core.catalogue import DEFAULT_PRECISION
 from core.errors import GenerationError
 from core.settings import CHECKOUT, Settings
 
-APP = Path("streamlit_app.py")
-ENDLESS_APP = Path("core/endless_app.py")
-"""The same app, but models always generate the requested number of tokens."""
 QUESTION = "Suggest three names for a sailing boat."
 START_S = 90.0
 """Timeout for the start of the server, and for elements of the page before an answer."""
@@ -44,18 +41,22 @@ class Served:
 
 
 @contextmanager
-def serving(app: Path, home: Path, port: int | None = None) -> Iterator[Served]:
+def serving(home: Path, port: int | None = None, *, endless: bool = False) -> Iterator[Served]:
     """Run the app on this port, or on a free one.
+
+    Args:
+        endless: whether models always generate the requested number of tokens.
 
     Raises:
         GenerationError: the app did not start.
     """
     port = port or free_port()
+    streamlit = "core.benchmark.speed.endless" if endless else "streamlit"
     kept = {name: text for name, text in os.environ.items() if not name.startswith("PADDOCK_")}
     with tempfile.TemporaryFile() as output:
         server = subprocess.Popen(
             [
-                *(sys.executable, "-m", "streamlit", "run", str(app)),
+                *(sys.executable, "-m", streamlit, "run", "streamlit_app.py"),
                 *("--server.port", str(port), "--server.headless", "true"),
             ],
             cwd=CHECKOUT,

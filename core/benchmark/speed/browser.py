@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from core.benchmark.speed.app import (
-    APP,
-    ENDLESS_APP,
     FORCED_TOKENS,
     MIDDLE_TOKENS,
     QUESTION,
@@ -100,13 +98,13 @@ def page_rows(suite: Suite) -> Iterator[Row]:
     query |= {"format": "plain", "tokens": MIDDLE_TOKENS, **_PLAIN}
     with (
         suite.paired(suite.ours(middle, Precision.INT8)) as paired,
-        serving(ENDLESS_APP, middle.parents[2]) as served,
+        serving(middle.parents[2], endless=True) as served,
         chromium() as browser,
     ):
         row = _rate_row("410 M shape", limits["410 M shape"], browser, served, query, paired)
     yield row
     folders = suite.embedded()
-    with serving(ENDLESS_APP, suite.settings.home) as served, chromium() as browser:
+    with serving(suite.settings.home, endless=True) as served, chromium() as browser:
         for key, folder in folders.items():
             suite.report(f"{key}: tokens/s in the browser.")
             query = {"model": key, "precision": DEFAULT_PRECISION.value}
@@ -152,7 +150,7 @@ def start_rows(suite: Suite) -> Iterator[Row]:
             suite.report(f"{key}: {'first' if row is first else 'second'} start.")
             evicted = evict_libraries() if row is first else 0
             began = time.perf_counter()
-            with serving(APP, suite.settings.home, port) as served:
+            with serving(suite.settings.home, port) as served:
                 answered = time.perf_counter() - began
                 query = {"model": key, "precision": DEFAULT_PRECISION.value}
                 browser.wait_for_first_token(served, query)

@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from core.benchmark.speed.app import ENDLESS_APP, FORCED_TOKENS, MIDDLE_TOKENS, ROUNDS, serving
+from core.benchmark.speed.app import FORCED_TOKENS, MIDDLE_TOKENS, ROUNDS, serving
 from core.benchmark.speed.rows import Row, rate_row
 from core.catalogue import DEFAULT_PRECISION, Precision
 from core.errors import GenerationError
@@ -36,7 +36,7 @@ def program_rows(suite: Suite) -> Iterator[Row]:
         suite.report(f"{label}: tokens/s through /v1.")
         ours, rates = suite.ours(folder, DEFAULT_PRECISION), []
         alone = []
-        with suite.paired(ours) as paired, serving(ENDLESS_APP, home) as served:
+        with suite.paired(ours) as paired, serving(home, endless=True) as served:
             for _ in range(ROUNDS + 1):
                 answer = paired.only.run(do="answer", prompt_tokens=32, new_tokens=tokens)
                 alone.append(answer["tokens_per_s"])
