@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from core.api.errors import ApiError
-from core.api.structure import MAX_DEPTH, enforced_schema
+from core.api.json_schema import MAX_DEPTH, enforced_schema
 
 INTEGER = {"type": "integer"}
 

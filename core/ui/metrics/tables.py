@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import streamlit as st
 
@@ -26,36 +26,46 @@ if TYPE_CHECKING:
     from core.db.run_values import RunRow
 
 _MB = 1e-6
-_FIGURES: dict[str, tuple[str, float, int | None]] = {
-    "Tokens/s": ("figures.decode_tokens_per_s", 1, 1),
-    "Low": ("figures.decode_low", 1, 1),
-    "High": ("figures.decode_high", 1, 1),
-    "TTFT ms": ("figures.ttft_ms.median", 1, 1),
-    "TPOT p50 ms": ("figures.tpot_ms.median", 1, 2),
-    "TPOT p90 ms": ("figures.tpot_ms.p90", 1, 2),
-    "TPOT p99 ms": ("figures.tpot_ms.p99", 1, 2),
-    "Prefill tokens/s": ("figures.prefill_tokens_per_s", 1, 0),
-    "Private MB": ("figures.memory_private_bytes", _MB, 0),
-    "File-backed MB": ("figures.memory_file_backed_bytes", _MB, 0),
-    "Private peak MB": ("figures.memory_private_peak_bytes", _MB, 0),
-    "File-backed peak MB": ("figures.memory_file_backed_peak_bytes", _MB, 0),
-    "Load s": ("figures.load_s", 1, 2),
-    "Compile s": ("figures.compile_s", 1, 2),
-    "CPU cores": ("figures.cpu_cores", 1, 2),
-    "Other CPU cores": ("figures.other_cpu_cores", 1, 2),
-    "MBU %": ("figures.mbu", 100, 1),
-    "Answers": ("figures.answers", 1, None),
-    "Disk MB": ("disk_bytes", _MB, 1),
-    "Bandwidth GB/s": ("host.bandwidth_bytes_per_s", 1e-9, 1),
+
+
+class _Column(NamedTuple):
+    """A column of numbers."""
+
+    path: str
+    """Of its value in a measurement."""
+    digits: int | None
+    """Digits after the point; None: as Streamlit writes it."""
+    scale: float = 1
+
+
+_FIGURES: dict[str, _Column] = {
+    "Tokens/s": _Column("figures.decode_tokens_per_s", 1),
+    "Low": _Column("figures.decode_low", 1),
+    "High": _Column("figures.decode_high", 1),
+    "TTFT ms": _Column("figures.ttft_ms.median", 1),
+    "TPOT p50 ms": _Column("figures.tpot_ms.median", 2),
+    "TPOT p90 ms": _Column("figures.tpot_ms.p90", 2),
+    "TPOT p99 ms": _Column("figures.tpot_ms.p99", 2),
+    "Prefill tokens/s": _Column("figures.prefill_tokens_per_s", 0),
+    "Private MB": _Column("figures.memory_private_bytes", 0, _MB),
+    "File-backed MB": _Column("figures.memory_file_backed_bytes", 0, _MB),
+    "Private peak MB": _Column("figures.memory_private_peak_bytes", 0, _MB),
+    "File-backed peak MB": _Column("figures.memory_file_backed_peak_bytes", 0, _MB),
+    "Load s": _Column("figures.load_s", 2),
+    "Compile s": _Column("figures.compile_s", 2),
+    "CPU cores": _Column("figures.cpu_cores", 2),
+    "Other CPU cores": _Column("figures.other_cpu_cores", 2),
+    "MBU %": _Column("figures.mbu", 1, 100),
+    "Answers": _Column("figures.answers", None),
+    "Disk MB": _Column("disk_bytes", 1, _MB),
+    "Bandwidth GB/s": _Column("host.bandwidth_bytes_per_s", 1, 1e-9),
 }
-"""Columns with the path of their value in a measurement, its scale, and the digits after the point;
-None: as Streamlit writes it."""
-_QUALITY: dict[str, tuple[str, float, int | None]] = {
-    "Perplexity ×": ("quality.perplexity_ratio", 1, 3),
-    "Same top token %": ("quality.top1_agreement", 100, 1),
-    "First divergent token": ("quality.first_divergent_token", 1, 1),
-    "Divergent share %": ("quality.divergent_share", 100, 1),
-    "Task accuracy %": ("quality.task_accuracy", 100, 0),
+_QUALITY: dict[str, _Column] = {
+    "Perplexity ×": _Column("quality.perplexity_ratio", 3),
+    "Same top token %": _Column("quality.top1_agreement", 1, 100),
+    "First divergent token": _Column("quality.first_divergent_token", 1),
+    "Divergent share %": _Column("quality.divergent_share", 1, 100),
+    "Task accuracy %": _Column("quality.task_accuracy", 0, 100),
 }
 
 
@@ -66,9 +76,9 @@ def number(digits: int, help_text: str | None = None) -> Any:
 
 _FORMATS = {
     **{
-        name: number(digits)
-        for name, (_, _, digits) in (_FIGURES | _QUALITY).items()
-        if digits is not None
+        name: number(column.digits)
+        for name, column in (_FIGURES | _QUALITY).items()
+        if column.digits is not None
     },
     "Time (UTC)": st.column_config.DatetimeColumn(
         width=160, format="YYYY-MM-DD HH:mm:ss", timezone="UTC"
@@ -159,13 +169,11 @@ def _measurement_row(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _scaled(
-    measurement: Measurement, columns: Mapping[str, tuple[str, float, int | None]]
-) -> dict[str, float | None]:
+def _scaled(measurement: Measurement, columns: Mapping[str, _Column]) -> dict[str, float | None]:
     cells = {}
-    for name, (path, scale, _) in columns.items():
-        value = value_of(measurement, path)
-        cells[name] = None if value is None else scale * value
+    for name, column in columns.items():
+        value = value_of(measurement, column.path)
+        cells[name] = None if value is None else column.scale * value
     return cells
 
 
