@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 from core.benchmark import stopping
-from core.catalogue import Precision
+from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.hardware import devices
 from core.inference.contention import MONITOR
 from core.inference.engine import Engine
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
+from core.store import ModelStore, Source, subprocesses
 from tests.builders import tiny_checkpoint
 from tests.fakes import FakeCores
 from tests.waiting import PATIENCE_S
@@ -100,6 +103,61 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         return tiny_checkpoint(architecture, root / name, positions=POSITIONS, **options)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def put_demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Return a function that stores a demo model in a home folder; it is converted only once.
+
+    It takes the home folder, precisions, and the model's key.
+    """
+    shared = ModelStore(Settings(home=tmp_path_factory.mktemp("demos"), memory_reserve_mib=0))
+
+    @cache
+    def converted(model: str, precision: Precision) -> Path:
+        return shared.ensure(shared.resolve(model), precision).folder
+
+    def put(home: Path, *precisions: Precision, model: str = "paddock-neox") -> None:
+        for precision in precisions:
+            folder = converted(model, precision)
+            shutil.copytree(folder, home / folder.relative_to(shared.settings.home))
+
+    return put
+
+
+@pytest.fixture
+def convert_here(monkeypatch: pytest.MonkeyPatch, put_demo: Callable[..., None]) -> None:
+    """Convert models in this process: a child process loads the libraries for seconds.
+
+    Downloads still use one. A conversion cannot be stopped.
+    """
+    in_child = subprocesses._run_child
+
+    def run(
+        source: Source,
+        request: dict[str, Any],
+        settings: Settings,
+        access: Any,
+        progress: Callable[..., None],
+        *rest: Any,
+    ) -> None:
+        if request["kind"] != "convert":
+            in_child(source, request, settings, access, progress, *rest)
+            return
+        precision, given = Precision(request["precision"]), request["compression"]
+        if source.model is not None and source.model.embedded and given is None:
+            put_demo(settings.home, precision, model=source.key)
+            return
+        kind = Int4Settings if precision.int4 else Int8Settings
+        ModelStore(settings).ensure(
+            source,
+            precision,
+            compression=kind(**given) if given else None,
+            progress=progress,
+            access=access,
+        )
+
+    monkeypatch.setattr(subprocesses, "_run_child", run)
 
 
 @pytest.fixture(scope="session")

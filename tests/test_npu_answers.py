@@ -33,6 +33,8 @@ from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("an_npu")
 
+here = pytest.mark.usefixtures("convert_here")
+
 SMALL = "paddock-neox"
 """A small embedded model whose default INT4 group size is 32."""
 
@@ -62,8 +64,9 @@ def engine(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def mine(engine: Engine) -> StoredModel:
+def mine(engine: Engine, put_demo: Callable[..., None]) -> StoredModel:
     """A stored model with INT4 settings that an NPU does not support."""
+    put_demo(engine.settings.home, Precision.INT4)
     stored = engine.store.ensure(engine.store.resolve(SMALL), Precision.INT4)
     assert not stored.serves(Precision.INT4_NPU)
     return stored
@@ -97,6 +100,7 @@ def nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(npu, "convert_in_process", lambda *_, **__: pytest.fail("it was converted"))
 
 
+@here
 def test_npu_weights_are_created_once_and_the_stored_model_is_kept(
     engine: Engine, mine: StoredModel, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ):
@@ -118,6 +122,7 @@ def test_npu_weights_are_created_once_and_the_stored_model_is_kept(
     assert state_of(mine.folder) == before
 
 
+@here
 def test_benchmark_reuses_npu_weights_of_an_answer(engine: Engine, monkeypatch: pytest.MonkeyPatch):
     assert ask(engine, ON_NPU).answer.error is None
     nothing_is_made(monkeypatch)
@@ -128,6 +133,7 @@ def test_benchmark_reuses_npu_weights_of_an_answer(engine: Engine, monkeypatch: 
     assert [made.folder] == made_for_npu(engine)
 
 
+@here
 def test_stored_model_with_npu_settings_is_used_directly(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ):
@@ -143,6 +149,7 @@ def test_stored_model_with_npu_settings_is_used_directly(
 # Failures
 
 
+@here
 def test_stored_model_is_kept_when_the_hub_is_unreachable(engine: Engine, mine: StoredModel):
     """The downloaded checkpoint was deleted before."""
     folder = engine.settings.models_dir / "org--name" / "int4"
@@ -158,6 +165,7 @@ def test_stored_model_is_kept_when_the_hub_is_unreachable(engine: Engine, mine: 
     assert ask(engine, replace(on_npu, device="CPU")).answer.error is None
 
 
+@here
 def test_stored_model_is_kept_when_its_checkpoint_is_missing(
     engine: Engine, checkpoints: Callable[..., Path], tmp_path: Path
 ):
@@ -198,6 +206,7 @@ def elsewhere(tmp_path: Path) -> ModelStore:
     return ModelStore(Settings(home=tmp_path / "elsewhere", memory_reserve_mib=0))
 
 
+@here
 def test_int4_model_with_npu_settings_is_imported_once(
     engine: Engine, elsewhere: ModelStore, monkeypatch: pytest.MonkeyPatch
 ):
@@ -216,9 +225,14 @@ def test_int4_model_with_npu_settings_is_imported_once(
     assert state_of(stored.folder) == before
 
 
+@here
 def test_int4_model_with_other_settings_raises_and_is_kept(
-    engine: Engine, elsewhere: ModelStore, monkeypatch: pytest.MonkeyPatch
+    engine: Engine,
+    elsewhere: ModelStore,
+    put_demo: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    put_demo(elsewhere.settings.home, Precision.INT4)
     came = elsewhere.ensure(elsewhere.resolve(SMALL), Precision.INT4)
     (came.folder / "paddock.json").unlink()
     on_npu = replace(ON_NPU, model=str(came.folder))
@@ -240,6 +254,7 @@ def remove_npu(engine: Engine) -> int:
     return engine.delete(stored)
 
 
+@here
 def test_npu_weights_in_use_are_not_deleted(engine: Engine, mine: StoredModel):
     assert ask(engine, ON_NPU).answer.error is None and ask(engine, ON_CPU).answer.error is None
     with engine.handle(ON_NPU).lease(lambda *news: None, threading.Event()):
@@ -251,6 +266,7 @@ def test_npu_weights_in_use_are_not_deleted(engine: Engine, mine: StoredModel):
     assert engine.pool.is_loaded(ON_CPU) and mine.folder.is_dir()
 
 
+@here
 def test_npu_weights_are_not_created_at_start_up(engine: Engine, mine: StoredModel):
     assert ask(engine, ON_NPU).answer.error is None
     assert engine.last_used() == ON_NPU

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from core.catalogue import Precision
 from core.inference.engine import Engine
 from core.settings import Settings
 from tests.auth.samples import GOOD
@@ -33,9 +34,12 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(
+    tmp_path_factory: pytest.TempPathFactory, put_demo: Callable[..., None]
+) -> Iterator[Served]:
     """The app with its default configuration."""
     home: Path = tmp_path_factory.mktemp("api")
+    put_demo(home / "paddock", Precision.INT8)
     with serving("streamlit_app.py", home) as url:
         engine = Engine(Settings(home=home / "paddock"))
         yield Served(url, engine)

@@ -37,7 +37,7 @@ LONG = {"model": MODEL, "prompt": "The", "max_tokens": 1000, "temperature": 0}
 def client(served: Served) -> OpenAI:
     """A guest on this machine."""
     made = OpenAI(base_url=served.base, api_key=GUEST_KEY, timeout=PATIENCE_S, max_retries=0)
-    ask(made)  # so that no other test waits for the conversion
+    ask(made)  # so that no other test waits until it is loaded
     return made
 
 

@@ -12,7 +12,6 @@ from core.catalogue import Precision
 from core.catalogue.presets import presets
 from core.db import Origin, RunStore
 from core.settings import Settings
-from core.store import ModelStore
 from tests.browser.conftest import serving
 from tests.browser.screen import Line, Screen, eventually
 
@@ -29,11 +28,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def url(browser: Any, settings: Settings) -> Iterator[str]:
+def url(browser: Any, settings: Settings, put_demo: Callable[..., None]) -> Iterator[str]:
     """The app, with the tiny model in two precisions."""
-    store = ModelStore(settings)
-    for precision in (Precision.INT8, Precision.INT4):
-        store.ensure(store.resolve(MODEL), precision)
+    put_demo(settings.home, Precision.INT8, Precision.INT4)
     with serving("streamlit_app.py", settings.home.parent) as served:
         yield served
 

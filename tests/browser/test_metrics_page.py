@@ -16,7 +16,6 @@ from core.db.measurement_values import Measurement
 from core.db.measurements import MeasurementStore
 from core.metrics.document import from_json, to_json
 from core.settings import Settings
-from core.store import ModelStore
 from tests.browser.screen import FINISHED, Screen, eventually
 from tests.metrics.row_samples import a_host, a_measurement, a_quality
 
@@ -71,11 +70,12 @@ def fill(where: Locator, label: str, text: str) -> None:
 
 
 def test_a_small_benchmark_from_the_empty_page(
-    serve: Callable[[], str], open_screen: Callable[..., Screen], tmp_path: Path
+    serve: Callable[[], str],
+    open_screen: Callable[..., Screen],
+    put_demo: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
-    (tmp_path / "paddock").mkdir()
-    models = ModelStore(Settings(home=tmp_path / "paddock"))
-    models.ensure(models.resolve("paddock-neox"), Precision.INT8)
+    put_demo(tmp_path / "paddock", Precision.INT8)
     screen = open_screen(f"{serve()}/metrics")
     page = screen.page
     screen.button("Run a two-minute benchmark").wait_for()
@@ -93,6 +93,7 @@ def test_a_small_benchmark_from_the_empty_page(
     fill(set_up, "Rounds", "1")
     fill(set_up, "Repeats", "1")
     fill(set_up, "New tokens", "8")
+    set_up.get_by_text("Measure quality").click()  # of FP16 too, which takes a minute
     set_up.get_by_text("2 measurements, about").wait_for()
     set_up.get_by_role("button", name="Start the benchmark").click()
 
@@ -163,8 +164,12 @@ def test_an_imported_file_is_charted_beside_local_measurements(
 
 
 def test_a_model_in_memory_can_be_unloaded(
-    serve: Callable[[], str], open_screen: Callable[..., Screen], tmp_path: Path
+    serve: Callable[[], str],
+    open_screen: Callable[..., Screen],
+    put_demo: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
+    put_demo(tmp_path / "paddock", Precision.INT8)
     screen = open_screen(f"{serve()}/instruct?tokens=8").ready()
     screen.ask("Name three advantages of being a cat.")
     screen.newest.get_by_role("button", name=FINISHED).wait_for()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from playwright.sync_api import TimeoutError
 
+from core.catalogue import Precision
 from tests.browser.screen import REOPEN_MS, Screen, eventually
 from tests.builders import tiny_checkpoint
 from tests.store.hub_server import Hub
@@ -119,15 +120,13 @@ def test_convert_try_and_delete(
 
 
 def test_a_link_to_another_model_replaces_the_selected_one(
-    serve: Callable[..., str], open_screen: Callable[..., Screen], tmp_path: Path
+    serve: Callable[..., str],
+    open_screen: Callable[..., Screen],
+    put_demo: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     """The Instruct page of the session has another model selected when **Try it** is clicked."""
-    from core.catalogue import Precision
-    from core.settings import Settings
-    from core.store import ModelStore
-
-    store = ModelStore(Settings(home=tmp_path / "paddock"))
-    store.ensure(store.resolve("paddock-llama"), Precision.FP16)
+    put_demo(tmp_path / "paddock", Precision.FP16, model="paddock-llama")
     url = serve()
     screen = open_screen(f"{url}/instruct?tokens=12").ready()
     assert "model=" not in screen.url

@@ -148,6 +148,7 @@ def test_guest_without_an_open_page_for_a_minute_is_cancelled(
     assert left.cancelled and not stays.cancelled and not program.cancelled
 
 
+@pytest.mark.usefixtures("convert_here")
 def test_second_turn_takes_its_beginning_from_the_prefix_cache(engine: Engine) -> None:
     spec = ModelSpec("paddock-llama", Precision.INT8, "CPU", prefix_cache=True)
     sampling = SamplingSettings(max_new_tokens=4, greedy=True)

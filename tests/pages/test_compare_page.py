@@ -222,6 +222,7 @@ def test_empty_instruction_shows_an_error() -> None:
     assert "The instruction is empty" in app.warning[0].value
 
 
+@pytest.mark.usefixtures("convert_here")
 def test_embedded_models_answer_on_both_sides_with_one_seed(runs: RunStore) -> None:
     app = page()
     named(app.number_input, "Max new tokens").set_value(8)

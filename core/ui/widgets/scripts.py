@@ -29,8 +29,8 @@ _CHUNKS = Path(file_util.get_static_dir(), "static", "js")
 IDLE_MS = 120_000
 """Time without user input after which a kiosk returns to the first page."""
 _QUIET_MS = 3000
-"""Time without a change on the page after which the chart code is loaded. While an answer streams,
-loading it would take half a second of one core from the model."""
+"""Time without a change on the page, a key or a move of the pointer after which the chart code is
+loaded: that blocks the page, and takes a core from the model, for up to a second."""
 
 
 def _imports(chunk: str) -> str:
@@ -66,17 +66,20 @@ idle(() => {{{_imports("rehype-raw")}}});
 if (/\\/metrics\\/?$/.test(location.pathname)) idle(charts);
 else {{
   let timer;
+  const loaded = new AbortController();
   const wait = () => {{
     clearTimeout(timer);
-    timer = setTimeout(() => {{changes.disconnect(); idle(charts);}}, {_QUIET_MS});
+    timer = setTimeout(() => {{loaded.abort(); changes.disconnect(); idle(charts);}}, {_QUIET_MS});
   }};
+  for (const kind of ["keydown", "pointermove"])
+    addEventListener(kind, wait, {{capture: true, passive: true, signal: loaded.signal}});
   const changes = new MutationObserver(wait);
   changes.observe(document, {{childList: true, subtree: true, characterData: true}});
   wait();
 }}
 }}"""
 """In the head of every page: loads what draws an answer, and later the code of the charts, when the
-browser is idle. Plotly takes half a second, which would otherwise delay the first chart."""
+browser is idle. Plotly takes a second, which would otherwise delay the first chart."""
 
 KIOSK_RESET = f"""{{
 const afresh = () => location.replace(new URL("./", location.href));
