@@ -53,7 +53,8 @@ def test_a_guests_own_model_has_one_name_on_every_page(
     tmp_path: Path,
     precision: Precision,
 ) -> None:
-    put_demo(tmp_path / "paddock", Precision.INT8)
+    for model in ("paddock-neox", "paddock-llama"):  # the other side of the comparison
+        put_demo(tmp_path / "paddock", Precision.INT8, model=model)
     place = tmp_path / "mine" / "my-tiny"
     if precision is Precision.STORED:
         own = tiny_gguf(place.with_suffix(".gguf")).path

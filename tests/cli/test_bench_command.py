@@ -20,6 +20,7 @@ from core.benchmark import runner
 from core.benchmark.lock import BenchmarkLock
 from core.benchmark.random_models import checkpoint_folder, random_weights_bytes
 from core.benchmark.sweep import Sweep
+from core.catalogue import Precision
 from core.cli.arguments import byte_count
 from core.db.measurement_values import MeasurementState
 from core.errors import GenerationError, NotEnoughMemoryError, StoppedError
@@ -102,7 +103,8 @@ def test_a_model_is_measured_in_processes_of_its_own(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a child on Windows")
-def test_ctrl_c_keeps_measurements_and_names_resume(home: Path):
+def test_ctrl_c_keeps_measurements_and_names_resume(home: Path, put_demo: Callable[..., None]):
+    put_demo(home, Precision.INT8, Precision.INT4)
     child = subprocess.Popen(
         [sys.executable, "-m", "core", "bench", *SHORT, "--repeat", "100", "--rounds", "1"],
         cwd=CHECKOUT,

@@ -194,6 +194,7 @@ def test_convert_prints_estimate_and_result(home: Path, checkpoints: Callable[..
     assert code == 2 and one_sentence(err) and "Delete it first" in err
 
 
+@pytest.mark.usefixtures("convert_here")
 def test_a_gguf_file_is_converted_as_stored(home: Path, tmp_path: Path, run: Run):
     file = tiny_gguf(tmp_path / "files" / "mine.gguf").path
     code, out, err = run("convert", str(file.parent))

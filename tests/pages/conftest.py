@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from core.auth import Client, Place, access
+from core.benchmark import decode_rate
 from core.server.visitor import Visitor
 from core.settings import AuthMode
 from core.ui.widgets import person
@@ -31,6 +32,12 @@ def visitor(monkeypatch: pytest.MonkeyPatch) -> Visitor:
 @pytest.fixture(autouse=True)
 def _near_cores(cores: FakeCores) -> None:
     """Simulate near cores, so that no measurement is marked because of this machine's host."""
+
+
+@pytest.fixture(autouse=True)
+def _known_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the process that measures the memory read bandwidth for estimated rates."""
+    monkeypatch.setattr(decode_rate, "read_bandwidth_apart", lambda seconds: 20e9)
 
 
 @pytest.fixture
