@@ -136,7 +136,7 @@ def test_a_damaged_library_is_reported(
     assert nothing_looks_finished(settings)
 
 
-def test_installed_sentence_transformers_are_not_imported(
+def test_memory_and_log_arrive_and_sentence_transformers_are_not_imported(
     source: Source, settings: Settings, tmp_path: Path, monkeypatch
 ) -> None:
     package = tmp_path / "sentence_transformers"
@@ -148,7 +148,14 @@ def test_installed_sentence_transformers_are_not_imported(
     facts.mkdir()
     (facts / "METADATA").write_text("Name: sentence-transformers\nVersion: 6.0.1\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert convert_in_process(source, INT8, settings=settings).precision is INT8
+    sizes: list[int] = []
+    lines: list[str] = []
+    stored = convert_in_process(
+        source, INT8, settings=settings, on_memory=sizes.append, on_line=lines.append
+    )
+    assert stored.precision is INT8
+    assert max(sizes) > 100 * 2**20  # the conversion libraries alone take more
+    assert any("bitwidth" in line for line in lines)
     code = (
         "import sys\n"
         "from core.store.library_env import quick_imports\n"
@@ -204,16 +211,6 @@ def test_child_ends_with_its_parent(source: Source, settings: Settings) -> None:
         assert json.loads(child.stdout.readline())["stage"] == "waiting"
         child.stdin.close()
         assert child.wait(timeout=PATIENCE_S) == 1
-
-
-def test_the_parent_receives_memory_and_log(source: Source, settings: Settings) -> None:
-    sizes: list[int] = []
-    lines: list[str] = []
-    convert_in_process(
-        source, INT8, settings=settings, on_memory=sizes.append, on_line=lines.append
-    )
-    assert max(sizes) > 100 * 2**20  # the conversion libraries alone take more
-    assert any("bitwidth" in line for line in lines)
 
 
 def test_the_child_uses_the_settings_of_the_parent(
