@@ -111,7 +111,7 @@ def test_reserved_names_are_reserved_in_any_spelling():
     assert not parse_name("administratrix").reserved
 
 
-@settings(max_examples=3000)
+@settings(max_examples=1000)
 @given(hostile_texts)
 def test_hostile_text_is_an_error_or_a_safe_name(text: str):
     try:
