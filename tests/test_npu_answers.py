@@ -34,6 +34,7 @@ from tests.waiting import PATIENCE_S
 pytestmark = pytest.mark.usefixtures("an_npu")
 
 here = pytest.mark.usefixtures("convert_here")
+"""For all tests but that of stopping a conversion, which ends its process."""
 
 SMALL = "paddock-neox"
 """A small embedded model whose default INT4 group size is 32."""
