@@ -151,8 +151,7 @@ def test_download_stop_and_resume(
         screen.open(screen.button("Add a model"), box)
         screen.settled()
         box.fill("acme/tiny")
-        screen.button("Look up").click()
-        drawer(screen).get_by_text("gated").first.wait_for()
+        screen.open(screen.button("Look up"), drawer(screen).get_by_text("gated").first)
 
         # Without a token the Hub refuses, and the error says what to do.
         start(screen, "INT8", "Download and convert to")

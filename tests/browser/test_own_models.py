@@ -67,8 +67,7 @@ def test_a_guests_own_model_has_one_name_on_every_page(
     screen.open(screen.button("Add a model"), box)
     screen.settled()
     box.fill(str(own))
-    screen.button("Look up").click()
-    screen.page.locator(f".st-key-model_{key}").wait_for()
+    screen.open(screen.button("Look up"), screen.page.locator(f".st-key-model_{key}"))
     screen.page.get_by_role("dialog").get_by_role("button", name="Close").click()
 
     screen.go_to("Instruct")
