@@ -88,8 +88,10 @@ def rerun_when(done: Callable[[], bool]) -> None:
         if done():
             st.rerun()
 
-    if not done():
-        st.fragment(check, run_every=_POLL_S)()
+    # The same place in every run: otherwise all that follows would be removed and drawn again.
+    with st.empty():
+        if not done():
+            st.fragment(check, run_every=_POLL_S)()
 
 
 def decode_rates() -> DecodeRates | None:
