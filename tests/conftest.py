@@ -26,6 +26,10 @@ from tests.builders import tiny_checkpoint
 from tests.fakes import FakeCores
 from tests.waiting import PATIENCE_S
 
+# Threads of tiny networks wait for each other longer than they compute. PyTorch reads this when it
+# is imported, also in child processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 POSITIONS = 8192
 """Context length of the tiny models, long enough for prompts whose prefill can be stopped."""
 
