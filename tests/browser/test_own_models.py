@@ -44,22 +44,16 @@ def pick(screen: Screen, name: str, number: int = 0) -> None:
     screen.choose(box, option)
 
 
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.STORED])
 def test_a_guests_own_model_has_one_name_on_every_page(
     serve: Callable[..., str],
     open_screen: Callable[..., Screen],
     put_demo: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    precision: Precision,
 ) -> None:
     for model in ("paddock-neox", "paddock-llama"):  # the other side of the comparison
         put_demo(tmp_path / "paddock", Precision.INT8, model=model)
-    place = tmp_path / "mine" / "my-tiny"
-    if precision is Precision.STORED:
-        own = tiny_gguf(place.with_suffix(".gguf")).path
-    else:
-        own = tiny_checkpoint("llama", place, with_chat_template=True, positions=1024)
+    own = tiny_gguf(tmp_path / "mine" / "my-tiny.gguf").path
     key = resolve(str(own)).name
     url = serve()
     screen = open_screen(f"{url}/models").settled()
@@ -76,7 +70,7 @@ def test_a_guests_own_model_has_one_name_on_every_page(
     eventually(lambda: f"model={key}" in screen.url, "the URL has its key")
     screen.ask("Why walk in the rain?")
     screen.newest.get_by_role("button", name=FINISHED).wait_for()
-    weights = "INT4 · GGUF Q4_1" if precision is Precision.STORED else "INT8"
+    weights = "INT4 · GGUF Q4_1"
     assert f"my-tiny · {weights}" in screen.details()
 
     screen.go_to("Compare")
@@ -96,7 +90,7 @@ def test_a_guests_own_model_has_one_name_on_every_page(
     assert json.load(urllib.request.urlopen(request, timeout=PATIENCE_S))["model"] == key
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "paddock"))
     monkeypatch.setattr(runner, "SPARE_ROUNDS", 0)  # whatever the latency between cores
-    bench = ["bench", "--models", str(own), "--precisions", precision.value]
+    bench = ["bench", "--models", str(own), "--precisions", "stored"]
     bench += ["--prompt-tokens", "8", "--new-tokens", "4", "--repeat", "1", "--rounds", "1"]
     assert main(bench) == 0
 
