@@ -7,7 +7,6 @@ to another host.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,12 +20,11 @@ from typing import Any
 
 import pytest
 
+from core.benchmark.speed.browser import find_chromium
 from core.settings import CHECKOUT
 from tests.browser.screen import Screen, Stagehand
 from tests.waiting import PATIENCE_S
 
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-"""The first takes a third of the processor time of a window that nobody sees."""
 ADVICE = (
     "No Chromium was found: install one (Debian: apt-get install chromium-headless-shell), or name "
     "one in PADDOCK_CHROMIUM."
@@ -57,9 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Start Chromium; without one, tests are skipped, and fail in CI."""
-    found = os.environ.get("PADDOCK_CHROMIUM") or next(
-        filter(None, map(shutil.which, BROWSERS)), ""
-    )
+    found = find_chromium()
     if not found:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(ADVICE)
     from playwright.sync_api import sync_playwright
