@@ -44,6 +44,9 @@ SYNCHRONOUS = "NORMAL"
 """In WAL mode this survives a crash of the process; a power failure may lose the latest rows."""
 MIGRATIONS = Path(__file__).with_name("migrations")
 
+OLDEST_REVISION = "0013"
+"""Databases of earlier revisions are refused: they were written before the first release."""
+
 _WRITES = "paddock_writes"
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -183,16 +186,24 @@ def newest_revision() -> str:
     return max(path.name.partition("_")[0] for path in MIGRATIONS.glob("versions/[0-9]*_*.py"))
 
 
-def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Run Alembic's missing migrations up to a revision, in the connection's transaction."""
+def upgrade(connection: Connection) -> None:
+    """Create the tables of an empty database, or run Alembic's missing migrations.
+
+    Everything happens in the connection's transaction.
+    """
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
+    new = _revision(connection) is None
+    if new:
+        from core.db.tables import metadata  # imports this module
+
+        metadata.create_all(connection, checkfirst=False)
     with _alembic_lock:
-        command.upgrade(config, revision)
+        (command.stamp if new else command.upgrade)(config, "head")
 
 
 def _parse(url: str) -> URL:
@@ -294,6 +305,12 @@ def _migrate(engine: Engine) -> None:
         raise RecordsError(
             f"The run database {_place(engine.url)} was written by a newer version of Paddock. "
             "Update Paddock, or set PADDOCK_DATABASE_URL to another database."
+        )
+    if revision is not None and revision < OLDEST_REVISION:
+        raise RecordsError(
+            f"The run database {_place(engine.url)} was written by an earlier version of Paddock. "
+            "Open it once with commit 3e1d14f, which upgrades it, or move it away, and Paddock "
+            "creates a new one."
         )
     import alembic.command  # noqa: F401  a slow import, done before the lock is taken
 

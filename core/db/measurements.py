@@ -119,7 +119,7 @@ class MeasurementStore(Store):
         changed = (
             update(measurements)
             .where(measurements.c.id == measurement.id)
-            .values(row_of(measurement) | {"saved_at": now})
+            .values(to_row(measurement) | {"saved_at": now})
         )
         with self.database.writing() as connection:
             if connection.execute(changed).rowcount == 0:
@@ -235,7 +235,7 @@ def _insert(connection: Connection, rows: Sequence[Measurement], now: datetime) 
     last = select(func.coalesce(func.max(measurements.c.position), -1))
     first = connection.execute(last).scalar_one() + 1
     values = [
-        row_of(row) | {"position": position, "saved_at": now}
+        to_row(row) | {"position": position, "saved_at": now}
         for position, row in enumerate(rows, first)
     ]
     if values:
@@ -278,15 +278,6 @@ def _runs(connection: Connection, sweep: RowMapping) -> bool:
     newest = select(func.max(measurements.c.saved_at)).where(measurements.c.sweep == sweep["id"])
     saved_at = connection.execute(newest).scalar() or sweep["saved_at"]
     return is_alive(sweep, max(saved_at, sweep["saved_at"]))
-
-
-def row_of(measurement: Measurement) -> dict[str, Any]:
-    """Return all columns except ``position`` and ``saved_at``."""
-    figures = measurement.figures
-    return to_row(measurement) | {
-        "decode_tokens_per_s": None if figures is None else figures.decode_tokens_per_s,
-        "contended": None if figures is None else figures.contended,
-    }
 
 
 def measurement_of(row: RowMapping) -> Measurement:

@@ -7,8 +7,8 @@ one object, so that 100 000 rows take tens of megabytes instead of hundreds.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
 from functools import cache, partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select, update
 from core.db.accounts import check_owner
 from core.db.database import Store
 from core.db.processes import mark_interrupted, this_process
-from core.db.rows import batches, conditions, to_row
+from core.db.rows import conditions, to_row
 from core.db.run_values import Origin, RunRecord, RunResult, RunRow, RunStart, RunState
 from core.db.tables import runs
 
@@ -101,20 +101,19 @@ class RunStore(Store):
                 rows += map(make, zip(*values.values(), strict=True))
         return rows
 
-    def done_ids(self) -> set[str]:
-        """Return the ids of all finished answers: 100 000 in less than a tenth of a second."""
-        statement = select(runs.c.id).where(runs.c.state == RunState.DONE)
-        with self.database.reading() as connection:
-            return {run_id for batch in _batches(connection, statement) for (run_id,) in batch}
+    def done_by_day(self) -> dict[date, str]:
+        """Return the joined ids of the finished answers of each day (UTC).
 
-    def starts(self, ids: Iterable[str]) -> dict[str, datetime]:
-        """Return the start times of answers by id; deleted answers are left out."""
-        statement = select(runs.c.id, runs.c.started_at)
-        return {
-            row["id"]: row["started_at"]
-            for batch in batches(list(ids))
-            for row in self.database.rows(statement.where(runs.c.id.in_(batch)))
-        }
+        100 000 ids take less than a tenth of a second.
+        """
+        day = func.date(runs.c.started_at)  # stored in UTC, without a time zone
+        statement = (
+            select(day, func.aggregate_strings(runs.c.id, ""))
+            .where(runs.c.state == RunState.DONE)
+            .group_by(day)
+        )
+        with self.database.reading() as connection:
+            return {date.fromisoformat(str(day)): ids for day, ids in connection.execute(statement)}
 
     def token_times(self, run_id: str) -> tuple[float, ...] | None:
         """Return the token times of a run, in ms since processing started; None if unknown."""

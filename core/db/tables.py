@@ -1,8 +1,8 @@
 """The database tables of this version of Paddock.
 
 A column of the same name belongs to each field of the dataclasses that are stored in a table; what
-a field's type does not say is added here. ``migrations/versions`` creates the tables; a test
-compares the two.
+a field's type does not say is added here. New databases are created from these tables; those of
+earlier versions are changed by ``migrations/versions``.
 """
 
 from __future__ import annotations
@@ -149,16 +149,14 @@ measurements = _table(
     Column("sweep", String(32), nullable=False),
     Column("position", Integer, nullable=False),
     Column("saved_at", UtcTime, nullable=False),
-    Column("decode_tokens_per_s", Figure),
-    Column("contended", Boolean),
+    Column("rounds", JsonText, nullable=False),
     Index("ix_measurements_sweep", "sweep", "position"),
     Index("ix_measurements_created_at", "created_at"),
     Index("ix_measurements_saved_at", "saved_at"),
     Index("ix_measurements_state", "state"),
 )
 """``sweep`` is not a foreign key: an imported measurement belongs to another machine's benchmark
-run. ``decode_tokens_per_s`` and ``contended`` are copies from ``figures``, for SQL. In the database
-``rounds`` is the last column, so that the others can be read without it."""
+run. ``rounds`` is the last column, so that the others can be read without it."""
 
 accounts = _table(
     "accounts",

@@ -5,7 +5,6 @@ Charts of a hundred thousand answers are drawn without reading all of them again
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
 PERCENTILES_FROM = 20
 """From this many answers on, the spread is the 10th to the 90th percentile instead of the extremes:
 prompts and machine load vary between answers, so the extremes of many answers say little."""
-
-MAX_CHANGED_ANSWERS = 1000
-"""Added and deleted answers above which everything is read again; at this number both ways take
-about a tenth of a second."""
-MAX_CHANGED_DAYS = 10
-"""Changed days above which everything is read again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +53,7 @@ class AnswerDays:
         self._runs = runs
         self._lock = threading.Lock()
         self._days: dict[date, tuple[AnswerDay, ...]] = {}
-        self._ids: dict[date, set[str]] = {}
-        self._day_of: dict[str, date] = {}
-        """Answer id to its day."""
+        self._ids: dict[date, str] = {}
 
     def read(self) -> tuple[AnswerDay, ...]:
         """Return the current days, in no particular order.
@@ -71,43 +62,20 @@ class AnswerDays:
             RecordsError: The database cannot be read.
         """
         with self._lock:
-            done = self._runs.done_ids()
-            deleted, new = self._day_of.keys() - done, done - self._day_of.keys()
-            if len(deleted) + len(new) > MAX_CHANGED_ANSWERS:
-                self._read_all()
-            elif deleted or new:
-                changed = {self._day_of[run_id] for run_id in deleted}
-                changed |= {start.date() for start in self._runs.starts(new).values()}
-                if len(changed) > MAX_CHANGED_DAYS:
-                    self._read_all()
-                else:
-                    for day in changed:
-                        begin = datetime.combine(day, time(), UTC)
-                        end = begin + timedelta(days=1)
-                        self._put(day, self._runs.chart_rows(since=begin, until=end))
+            ids = self._runs.done_by_day()  # before the rows: later changes are seen next time
+            self._days = {
+                day: self._days[day] if self._ids.get(day) == ids[day] else self._read(day)
+                for day in ids
+            }
+            self._ids = ids
             return tuple(chain.from_iterable(self._days.values()))
 
-    def _read_all(self) -> None:
-        self._days, self._ids, self._day_of = {}, {}, {}
-        by_day: defaultdict[date, list[RunRow]] = defaultdict(list)
-        # Repeated passes of the garbage collector took a third of the reading time.
-        gc.disable()
-        try:
-            for row in self._runs.chart_rows():
-                by_day[row.started_at.date()].append(row)
-            for day, rows in by_day.items():
-                self._put(day, rows)
-        finally:
-            gc.enable()
-
-    def _put(self, day: date, rows: Sequence[RunRow]) -> None:
-        for run_id in self._ids.get(day, ()):
-            del self._day_of[run_id]
+    def _read(self, day: date) -> tuple[AnswerDay, ...]:
+        begin = datetime.combine(day, time(), UTC)
+        rows = self._runs.chart_rows(since=begin, until=begin + timedelta(days=1))
         # An unchanged group stays the same object, so that points cached for it stay valid.
         known = {each.subject: each for each in self._days.get(day, ())}
-        self._ids[day] = {row.id for row in rows}
-        self._day_of |= dict.fromkeys(self._ids[day], day)
-        self._days[day] = tuple(
+        return tuple(
             old if (old := known.get(each.subject)) and vars(old) == vars(each) else each
             for each in days_of(rows)
         )

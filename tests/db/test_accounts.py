@@ -18,20 +18,17 @@ from sqlalchemy.schema import CreateTable
 from core.db import (
     Account,
     AccountStore,
-    Database,
     Invitation,
     Role,
     RunStore,
     Session,
     VoteStore,
 )
-from core.db.database import newest_revision
 from core.db.rows import to_row
 from core.db.tables import accounts, invitations, sessions
 from core.errors import RecordsError
 from core.settings import Settings
 from tests.db.account_samples import NOW, an_account
-from tests.db.former_database import former_database, table_names
 from tests.db.run_samples import a_result, a_start
 from tests.db.test_votes import a_vote
 
@@ -228,22 +225,6 @@ def test_last_invitation_use_is_taken_once(store: AccountStore, ada: Account):
 
 
 # The database
-
-
-def test_older_database_gets_the_tables_and_keeps_its_rows(tmp_path: Path):
-    new, old = tmp_path / "new", tmp_path / "old"
-    database = Database.open(Settings(home=new))
-    ada = an_account()
-    AccountStore(database).add(ada)
-    run_id = RunStore(database).add(a_start(owner=ada.id), a_result())
-    former_database(new, old, "0003")
-    assert not table_names(old) & {"accounts", "sessions", "invitations"}
-    again = Database.open(Settings(home=old))
-    assert again.revision() == newest_revision() >= "0004"
-    assert table_names(old) >= {"accounts", "sessions", "invitations"}
-    assert RunStore(again).get(run_id).start.owner == ada.id
-    assert count(AccountStore(again), accounts) == 0
-    assert AccountStore(again).add(ada)
 
 
 def test_locked_database_is_reported(store: AccountStore, ada: Account):

@@ -9,23 +9,18 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from core.db import Database, RunStore, database
 from core.db.database import MIGRATIONS, newest_revision
-from core.db.measurements import MeasurementStore, row_of
-from core.db.run_values import utc_now
-from core.db.tables import measurements, metadata, runs
+from core.db.tables import metadata, runs
 from core.errors import PaddockError, RecordsError
 from core.settings import Settings
-from tests.db.measurement_samples import a_measurement, an_int4
 from tests.db.run_samples import a_result, a_start
 from tests.waiting import PATIENCE_S
 
@@ -66,7 +61,7 @@ def test_new_database_gets_the_tables_in_wal_mode(tmp_path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (1,)
 
 
-def test_migrations_create_the_declared_tables(tmp_path: Path) -> None:
+def test_a_new_database_has_the_declared_tables(tmp_path: Path) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -138,27 +133,14 @@ def test_a_database_of_the_base_revision_is_upgraded(tmp_path: Path) -> None:
         assert connection.execute("SELECT note FROM kept").fetchone() == ("still here",)
 
 
-def test_measurements_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
-    """The new column is before ``rounds``, like all columns that are read without them."""
-    with closing(create_engine(f"sqlite:///{tmp_path / 'paddock.db'}").connect()) as connection:
-        database.upgrade(connection, "0006")
-        old = row_of(a_measurement()) | {"position": 0, "saved_at": utc_now()}
-        del old["weights"], old["int4"], old["speculation"]
-        connection.execute(measurements.insert(), old)
-        connection.commit()
-    store = MeasurementStore.open(Settings(home=tmp_path))
-    (row,) = store.all()
-    assert row == replace(a_measurement(), id=row.id, weights=None, int4=None)
-    store.save(replace(row, int4=an_int4(group_size=64)))
-    assert store.get(row.id).int4.group_size == 64
+def test_columns_after_the_rounds_would_be_slow_to_read(tmp_path: Path) -> None:
+    Database.open(Settings(home=tmp_path)).close()
     with raw(tmp_path) as connection:
         columns = [found[1] for found in connection.execute("PRAGMA table_info(measurements)")]
-        indices = {found[1] for found in connection.execute("PRAGMA index_list(measurements)")}
-    assert columns[-1] == "rounds" and "int4" in columns
-    assert {index.name for index in measurements.indexes} <= indices
+    assert columns[-1] == "rounds"
 
 
-def test_a_failed_migration_leaves_the_database_as_it_was(tmp_path: Path) -> None:
+def test_a_failed_creation_leaves_the_database_as_it_was(tmp_path: Path) -> None:
     with raw(tmp_path) as connection:  # an index with this name exists already
         connection.execute("CREATE TABLE other (state TEXT)")
         connection.execute("CREATE INDEX ix_runs_state ON other (state)")
@@ -174,6 +156,16 @@ def test_database_of_a_newer_version_is_rejected(tmp_path: Path) -> None:
     with raw(tmp_path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(RecordsError, match="newer version of Paddock"):
+        Database.open(Settings(home=tmp_path))
+
+
+def test_database_before_the_base_revision_is_rejected(tmp_path: Path) -> None:
+    Database.open(Settings(home=tmp_path)).close()
+    with raw(tmp_path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0006'")
+    with pytest.raises(
+        RecordsError, match=r"earlier version of Paddock\. Open it once with commit"
+    ):
         Database.open(Settings(home=tmp_path))
 
 

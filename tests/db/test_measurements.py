@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 from sqlalchemy import create_mock_engine, text, update
 
-from core.db import Database, Instance, RunStore, current_instance, processes
+from core.db import Instance, current_instance, processes
 from core.db import measurements as module
-from core.db.database import newest_revision
 from core.db.measurement_values import (
     ImportOutcome,
     Measurement,
@@ -33,7 +32,6 @@ from core.db.run_values import utc_now
 from core.db.tables import measurements, metadata, sweeps
 from core.errors import BadRequestError, ModelBusyError, RecordsError
 from core.settings import Settings
-from tests.db.former_database import former_database, raw, table_names
 from tests.db.measurement_samples import (
     a_figures,
     a_measurement,
@@ -41,7 +39,7 @@ from tests.db.measurement_samples import (
     a_waiting_one,
     done,
 )
-from tests.db.run_samples import a_result, a_start
+from tests.db.test_database import raw
 
 PLAN = {"models": ["dolly-v2-3b"], "precisions": ["int8", "int4"], "rounds": 2, "quality": True}
 
@@ -176,11 +174,9 @@ def test_measurements_are_listed_by_filters_the_newest_first(store: MeasurementS
     assert found(device="CPU") == [4]
     assert found(runtime="pytorch") == [0]
     assert found(host_name="other") == [3]
-    assert found(contended=False) == [4, 3, 2, 0], "of a failed one it is not known"
-    assert found(contended=True) == [1]
     since = begin_at.astimezone(timezone(timedelta(hours=5))) + timedelta(hours=2)
     assert found(since=since, until=begin_at + timedelta(hours=4)) == [3, 2]
-    assert found(model=None, contended=None) == [5, 4, 3, 2, 1, 0]
+    assert found(model=None) == [5, 4, 3, 2, 1, 0]
 
 
 def test_rounds_can_be_left_out(store: MeasurementStore) -> None:
@@ -447,24 +443,6 @@ def test_an_import_that_fails_halfway_leaves_nothing(store: MeasurementStore) ->
 
 
 # The database
-
-
-def test_an_older_database_gets_the_tables_and_keeps_its_runs(tmp_path: Path) -> None:
-    new, old = tmp_path / "new", tmp_path / "old"
-    run_id = RunStore.open(Settings(home=new)).add(a_start(), a_result())
-    former_database(new, old, "0002")
-    assert table_names(old) == {"alembic_version", "runs", "votes"}
-    assert not {"ix_runs_chart", "ix_runs_ended_at"} & table_names(old, "index")
-
-    database = Database.open(Settings(home=old))
-    assert database.revision() == newest_revision() >= "0003"
-    assert {"measurements", "sweeps"} <= table_names(old)
-    assert {"ix_runs_chart", "ix_runs_ended_at"} <= table_names(old, "index")
-    assert RunStore(database).get(run_id).result == a_result()
-    store, row = MeasurementStore(database), a_measurement()
-    assert len(store.all()) == 0
-    store.save(row)
-    assert store.get(row.id) == row
 
 
 def ddl(url: str) -> str:

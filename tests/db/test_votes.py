@@ -20,23 +20,19 @@ from sqlalchemy.schema import CreateTable
 from core.compare.ratings import rate
 from core.db import (
     GUEST,
-    Database,
     Mode,
     PairVotes,
-    RunStore,
     Subject,
     Verdict,
     Vote,
     VoteStore,
 )
-from core.db.database import newest_revision
 from core.db.tables import votes
 from core.db.vote_values import COMMENT_LIMIT
 from core.errors import BadRequestError, PaddockError, RecordsError
 from core.settings import Settings
 from tests.db.account_samples import add_account
-from tests.db.former_database import former_database, raw, table_names
-from tests.db.run_samples import a_result, a_start
+from tests.db.test_database import raw
 from tests.waiting import PATIENCE_S
 
 WHO = GUEST
@@ -322,26 +318,6 @@ def test_filtered_lists_come_from_an_index_already_sorted(store: VoteStore, colu
 
 
 # The database
-
-
-def test_a_database_with_runs_but_no_votes_is_upgraded_and_keeps_the_runs(tmp_path: Path) -> None:
-    new, old = tmp_path / "new", tmp_path / "old"
-    runs = RunStore.open(Settings(home=new))
-    later = {"weights": None, "options": {}, "speculation": "off"}  # columns of later versions
-    ids = [runs.add(a_start(seed=n, **later), a_result()) for n in range(20)]
-    ids.append(runs.start(a_start(**later)))
-    former_database(new, old, "0001")
-    assert table_names(old) == {"alembic_version", "runs"}
-
-    database = Database.open(Settings(home=old))
-    assert database.revision() == newest_revision() >= "0002"
-    kept, store = RunStore(database), VoteStore(database)
-    assert [kept.get(run_id) for run_id in ids] == [runs.get(run_id) for run_id in ids]
-    assert kept.count() == 21 and store.count() == 0
-    vote = a_vote(left_run=ids[0], right_run=ids[1])
-    store.cast(vote)
-    assert kept.delete(ids[0]), "a run may go while its vote stays"
-    assert vote_on(store, vote.comparison) == vote
 
 
 def test_the_table_can_be_created_on_postgresql() -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from core.db import RunStore
-from core.metrics import answer_days as module
+from core.db import RunRow, RunStore
 from core.metrics.answer_days import AnswerDay, AnswerDays, days_of, points_of_days
 from core.settings import Settings
 from tests.db.many_runs import fill, some_run
@@ -43,25 +43,7 @@ def assert_equal_to_a_full_read(days: AnswerDays, store: RunStore) -> None:
         assert sorted(map(repr, points[0])) == sorted(map(repr, points[1]))
 
 
-@pytest.fixture
-def full_reads(monkeypatch: pytest.MonkeyPatch) -> list[AnswerDays]:
-    """Grows with every full read."""
-    seen: list[AnswerDays] = []
-    read_all = AnswerDays._read_all
-
-    def counted(days: AnswerDays) -> None:
-        seen.append(days)
-        read_all(days)
-
-    monkeypatch.setattr(AnswerDays, "_read_all", counted)
-    return seen
-
-
-def test_insertions_late_ends_and_deletions_in_any_order(
-    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_CHANGED_ANSWERS", 12)
-    monkeypatch.setattr(module, "MAX_CHANGED_DAYS", 4)
+def test_insertions_late_ends_and_deletions_in_any_order(store: RunStore, tmp_path: Path) -> None:
     fill(store.database, 60)
     other = RunStore.open(Settings(home=tmp_path))  # as in another process
     chance, days, running = random.Random(3), AnswerDays(store), []
@@ -85,28 +67,22 @@ def test_insertions_late_ends_and_deletions_in_any_order(
     other.close()
 
 
-def test_an_answer_that_ends_late_with_a_wrong_clock(
-    store: RunStore, full_reads: list[AnswerDays]
-) -> None:
+def test_an_answer_that_ends_late_with_a_wrong_clock(store: RunStore) -> None:
     days = AnswerDays(store)
     late = store.start(a_start(started_at=NOW - timedelta(days=40)))
-    fill(store.database, module.MAX_CHANGED_ANSWERS + 1)
+    fill(store.database, 200)
     assert_equal_to_a_full_read(days, store)
     store.finish(late, a_result(ended_at=NOW - timedelta(days=400)))
     assert_equal_to_a_full_read(days, store)
-    assert len(full_reads) == 1
 
 
-def test_a_deletion_and_an_insertion_at_the_same_time(
-    store: RunStore, full_reads: list[AnswerDays]
-) -> None:
+def test_a_deletion_and_an_insertion_at_the_same_time(store: RunStore) -> None:
     days = AnswerDays(store)
     deleted = store.add(a_start(started_at=NOW), a_result(ttft_ms=1.0))
     assert_equal_to_a_full_read(days, store)
     store.delete(deleted)
     store.add(a_start(started_at=NOW), a_result(ttft_ms=2.0))
     assert_equal_to_a_full_read(days, store)
-    assert not full_reads, "a full read is not needed for so few changes"
 
 
 def test_the_last_answer_of_a_day_is_deleted(store: RunStore) -> None:
@@ -129,7 +105,7 @@ def test_the_edges_of_a_day(store: RunStore, second: str) -> None:
         assert_equal_to_a_full_read(days, store)
 
 
-def test_unchanged_days_are_the_same_object(store: RunStore, full_reads: list[AnswerDays]) -> None:
+def test_unchanged_days_are_the_same_object(store: RunStore) -> None:
     """Points are cached by the identity of their days."""
     days = AnswerDays(store)
     for model in ("a", "b"):
@@ -141,23 +117,22 @@ def test_unchanged_days_are_the_same_object(store: RunStore, full_reads: list[An
     assert (before["b"].n, after["b"].n) == (1, 2), "other sessions may still use the previous days"
 
 
-@pytest.mark.parametrize("changed", ["answers", "days"])
-def test_many_changes_cause_one_full_read(
-    store: RunStore,
-    full_reads: list[AnswerDays],
-    monkeypatch: pytest.MonkeyPatch,
-    changed: str,
-) -> None:
-    monkeypatch.setattr(
-        module, {"answers": "MAX_CHANGED_ANSWERS", "days": "MAX_CHANGED_DAYS"}[changed], 2
-    )
-    days = AnswerDays(store)
+def test_only_changed_days_are_read_again(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    days, read = AnswerDays(store), []
+    for age in range(3):
+        store.add(a_start(started_at=NOW - timedelta(days=age)), a_result())
     days.read()
-    for number in range(3):
-        age = timedelta(days=number) if changed == "days" else timedelta(0)
-        store.add(a_start(started_at=NOW - age), a_result())
-    assert_equal_to_a_full_read(days, store)
-    assert len(full_reads) == 1
+    chart_rows = store.chart_rows
+
+    def noted(**which: Any) -> list[RunRow]:
+        read.append(which["since"].date())
+        return chart_rows(**which)
+
+    store.add(a_start(started_at=NOW - timedelta(days=1)), a_result())
+    monkeypatch.setattr(store, "chart_rows", noted)
+    days.read()
+    days.read()
+    assert read == [(NOW - timedelta(days=1)).date()]
 
 
 def test_a_deletion_between_two_queries_of_one_read(
@@ -168,15 +143,15 @@ def test_a_deletion_between_two_queries_of_one_read(
     first = store.add(a_start(started_at=NOW), a_result())
     days.read()
     second = store.add(a_start(started_at=NOW), a_result())
-    done_ids: Callable[[], set[str]] = store.done_ids
+    done_by_day = store.done_by_day
 
-    def then_delete() -> set[str]:
-        ids = done_ids()
+    def then_delete() -> dict[date, str]:
+        ids = done_by_day()
         store.delete(second)
         return ids
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "done_ids", then_delete)
+        patch.setattr(store, "done_by_day", then_delete)
         assert [day.n for day in days.read()] == [1]
     assert_equal_to_a_full_read(days, store)
     store.delete(first)
