@@ -21,7 +21,7 @@ from core.api.service import Authenticate, ModelService
 from core.api.stream import Follower, ended, failure_of, send_stream
 from core.errors import PaddockError
 from core.inference.job import Job
-from core.inference.user import User
+from core.inference.request import User
 
 CHAT, COMPLETIONS, MODELS = "chat/completions", "completions", "models"
 CLIENT_CLOSED = 499

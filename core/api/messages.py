@@ -9,7 +9,7 @@ from pydantic import Field
 
 from core.api.body import Fields, invalid, unsupported
 from core.api.errors import ApiError, invalid_value
-from core.catalogue.conversation import Role, Turn
+from core.catalogue.chat_template import Role, Turn
 from core.errors import BadRequestError
 from core.inference.request import check_text, readable
 

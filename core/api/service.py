@@ -9,8 +9,7 @@ from typing import Protocol
 from starlette.requests import HTTPConnection
 
 from core.inference.job import Job
-from core.inference.request import GenerationRequest
-from core.inference.user import User
+from core.inference.request import GenerationRequest, User
 from core.runtimes.spec import SamplingSettings
 from core.settings import Settings
 

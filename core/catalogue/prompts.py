@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from core.catalogue.conversation import (
+from core.catalogue.chat_template import (
     Role,
     Tokenizer,
     Turn,

@@ -37,13 +37,6 @@ RECOMMENDED_DISK = 15 * GIB
 """For a checkpoint of 2.8 billion parameters in bf16, its FP16 export and its INT8 version."""
 MIN_DISK = 512 * MIB
 """Below this, not even a small model can be converted."""
-EMBEDDED_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "model.safetensors",
-)
 INSTALL = "Run `python -m pip install -r requirements.txt` in Paddock's environment."
 
 
@@ -260,15 +253,17 @@ def check_embedded_models(folder: Path = EMBEDDED_DIR) -> Check:
     """Check that the included demo models are complete."""
     name, remedy = "Embedded models", "Restore core/embedded from the repository."
     keys = [key for key, model in catalogue().items() if model.embedded]
-    missing = [text for key in keys if (text := _missing_files(folder / key))]
-    if missing:
-        return Check(name, State.WARN, f"{'; '.join(missing)}.", remedy)
     try:
-        broken = [key for key in keys if not _is_whole(folder / key / "model.safetensors")]
+        from core.store.checkpoint import inspect_checkpoint
+
+        for key in keys:
+            inspect_checkpoint(folder / key)
     except ImportError as error:
         return Check(name, State.BAD, f"They cannot be checked ({_reason(error)}).", INSTALL)
-    if broken:
-        finding = f"The weights of {', '.join(broken)} are truncated or damaged."
+    except PaddockError as error:
+        return Check(name, State.BAD, str(error), remedy)
+    except OSError as error:
+        finding = f"{error.filename or folder} cannot be read ({_reason(error)})."
         return Check(name, State.BAD, finding, remedy)
     return Check(name, State.OK, f"{_listed(keys)} complete.")
 
@@ -309,25 +304,6 @@ def _installed(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _is_whole(weights: Path) -> bool:
-    """Return whether a safetensors file is as long as its header says."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(weights, "np"):
-            return True
-    except (SafetensorError, OSError, ValueError):
-        return False
-
-
-def _missing_files(folder: Path) -> str:
-    """Return the missing files of a demo model as text; empty if it is complete."""
-    if not folder.is_dir():
-        return f"{folder.name} is missing"
-    missing = [file for file in EMBEDDED_FILES if not (folder / file).is_file()]
-    return f"{folder.name} has no {', '.join(missing)}" if missing else ""
 
 
 def _reason(error: Exception) -> str:

@@ -43,7 +43,7 @@ def evaluate(options: argparse.Namespace, settings: Settings) -> int:
     from core.evaluation.report import Report, from_json
     from core.evaluation.run import Evaluations
     from core.inference.engine import Engine
-    from core.inference.user import User
+    from core.inference.request import User
 
     check_writable(options.json, options.csv)
     baseline = None if options.baseline is None else from_json(_read(options.baseline))

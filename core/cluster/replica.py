@@ -23,8 +23,7 @@ from core.db import Origin
 from core.errors import GenerationError, UnknownModelError
 from core.inference.engine import Engine
 from core.inference.job import Job
-from core.inference.request import GenerationRequest
-from core.inference.user import User
+from core.inference.request import GenerationRequest, User
 from core.runtimes.sampling import default_sampling
 from core.runtimes.spec import ModelSpec, SamplingSettings
 

@@ -29,8 +29,7 @@ from core.errors import BadRequestError, ModelBusyError, PaddockError
 from core.inference.answer import Answer, StopReason
 from core.inference.engine import Engine
 from core.inference.job import Job
-from core.inference.request import GenerationRequest
-from core.inference.user import User
+from core.inference.request import GenerationRequest, User
 from core.runtimes.spec import ModelSpec
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from core.compare.match import Match
 from core.compare.setup import Setup
 from core.errors import BadRequestError
 from core.inference.engine import Engine
-from core.inference.user import User
+from core.inference.request import User
 
 ABSENCE_S = 60.0
 """A list ends when its owner has been gone for this time; a reload or a lost connection is

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.catalogue.conversation import Role, Turn
+from core.catalogue.chat_template import Role, Turn
 from core.errors import BadRequestError
 from core.evaluation.cases import Case, TestSet
 from core.evaluation.checks import Outcome, Verdict

@@ -34,7 +34,7 @@ from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.likelihood import mean_log_probability
 from core.inference.recorder import run_result
-from core.inference.user import User
+from core.inference.request import User
 from core.runtimes.pool import ModelHandle
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from core.catalogue.conversation import Role, Turn
+from core.catalogue.chat_template import Role, Turn
 from core.catalogue.prompts import prompt_format
 from core.db import ConversationStore, ExchangeRow, Holder
 from core.errors import GenerationError, RecordsError

@@ -36,9 +36,8 @@ from core.inference.conversations import Conversations
 from core.inference.job import Job, JobObserver, Phase
 from core.inference.prometheus import MetricsObserver, ServerMetrics, ServerState
 from core.inference.recorder import RunRecorder
-from core.inference.request import GenerationRequest
+from core.inference.request import COMMAND_LINE, GenerationRequest, User
 from core.inference.scheduler import Scheduler
-from core.inference.user import COMMAND_LINE, User
 from core.remotes import Directory, Remote, RemoteRegistry
 from core.runtimes.base import Runtime
 from core.runtimes.logits import LogitsModel, LogitsRuntime, logits_spec

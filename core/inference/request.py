@@ -1,4 +1,4 @@
-"""A request to a model, validated before the model is loaded."""
+"""A request to a model, validated before the model is loaded, and whose it is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from core.catalogue.conversation import RESERVED_KWARGS, Role, Turn, merge_conversation
+from core.catalogue.chat_template import RESERVED_KWARGS, Role, Turn, merge_conversation
+from core.db import GUEST
 from core.errors import BadRequestError, OptionError
 from core.runtimes.spec import (
     NO_SPECULATION,
@@ -22,6 +23,24 @@ MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 500
 _UNREADABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters but for white space, and surrogates (Unicode's categories Cc and Cs)."""
+
+
+@dataclass(frozen=True)
+class User:
+    """The person or program whose answers are started."""
+
+    owner: str = GUEST
+    """Account that the answers belong to."""
+    lane: str | None = None
+    """Key by which limits and turns apply: an account or a guest's page; None: no limits."""
+    session: str | None = None
+    """Session of the page."""
+    browser: str | None = None
+    """Id of a guest's browser: its answers end when it has had no open page for a minute."""
+
+
+COMMAND_LINE = User()
+"""A guest without limits."""
 
 
 @dataclass(frozen=True)

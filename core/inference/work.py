@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from core.catalogue.conversation import without_oldest
+from core.catalogue.chat_template import without_oldest
 from core.catalogue.prompts import Prompt, PromptFormat, StopRule, choose_format, prompt_format
 from core.errors import BadRequestError, OptionError, PromptTooLongError
 from core.inference.answer import StopReason

@@ -1,7 +1,19 @@
 """Runs GenAI models in their own processes, so that pages never wait for a generation step.
 
-The process runs :mod:`core.runtimes.subprocess_worker`. This process tokenizes prompts and decodes
-answers; only token ids are exchanged. If the process dies, only its own answers fail.
+GenAI steps its batch while holding the interpreter lock: in the app's process all pages would block
+during every token, and for seconds during a large model's prefill. The app's process tokenizes
+prompts and decodes answers; only token ids are exchanged. If the other process dies, only its own
+answers fail.
+
+The process of a model runs this module with ``python -m``. The first request (see
+:mod:`core.workers.child`) has the maximum number of concurrent answers; the libraries are then
+imported. Each further one is a command::
+
+    {"do": "load", "folder": …, "spec": …}        → ready, elsewhere, or error
+    {"do": "answer", "id": 1, "request": …}       → tokens, tokens, …, end
+    {"do": "stop", "id": 1}                         send no more tokens
+    {"do": "interrupt", "id": 1}                    end it, unless it has its first token
+    {"do": "growth"}                              → growth
 """
 
 from __future__ import annotations
@@ -12,10 +24,10 @@ import queue
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from core.errors import GenerationError
-from core.hardware.devices import ProcessMemory
+from core.errors import GenerationError, PaddockError
+from core.hardware.devices import ProcessMemory, process_memory
 from core.runtimes.base import (
     Conditions,
     InterruptedGeneration,
@@ -27,19 +39,26 @@ from core.runtimes.base import (
 from core.runtimes.genai import (
     DEFAULT_AT_ONCE,
     GenAIBase,
+    GenAIRuntime,
+    NotForGenAI,
     load_with_optimum,
     readable_tokenizer,
 )
 from core.runtimes.spec import ModelSpec, TokenRequest
 from core.runtimes.tokenizer import import_tokenizers
 from core.runtimes.transformers_generate import frozen_imports
-from core.store.library_env import quick_imports
-from core.workers.child import from_json
+from core.store.library_env import quick_imports, quieten_libraries
+from core.workers.child import Channel, from_json, open_channel
 from core.workers.process import Event, WorkerProcess, error_from_json
 
 logger = logging.getLogger(__name__)
 
-_PROCESS = "core.runtimes.subprocess_worker"
+MODULE = "core.runtimes.subprocess_runtime"
+"""Name of this module, which is ``__main__`` in the process of a model."""
+
+SEND_EVERY_S = 0.01
+"""Tokens generated within this interval are sent in one message: each message wakes the app, which
+takes CPU time from the model. Each token keeps its own timestamp."""
 
 
 class SubprocessRuntime:
@@ -57,14 +76,14 @@ class SubprocessRuntime:
         """
         self._at_once = at_once
         self._lock = threading.Lock()
-        self._spare: _Process | None = None
+        self._spare: ProcessModel | None = None
         """A process that has imported its libraries and has no model yet."""
 
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
         with self._lock:
             if self._spare is None or not self._spare.alive:
-                self._spare = _Process(self._at_once)
+                self._spare = ProcessModel(self._at_once)
             spare = self._spare
         with frozen_imports("chat templates"), quick_imports():
             import transformers.utils.chat_template_utils  # noqa: F401
@@ -74,26 +93,26 @@ class SubprocessRuntime:
     def load(self, folder: Path, spec: ModelSpec) -> LoadedModel:
         """Load ``folder`` on the device of ``spec``, with its hints."""
         with self._lock:
-            process, self._spare = self._spare, None
-        if process is None or not process.alive:
-            process = _Process(self._at_once)
+            model, self._spare = self._spare, None
+        if model is None or not model.alive:
+            model = ProcessModel(self._at_once)
         try:
-            tokenizer = readable_tokenizer(folder, spec)
-            ready = process.load(folder.resolve(), spec)
-            if ready["event"] == "ready":
-                return ProcessModel(process, tokenizer, ready)
+            model.tokenizer = readable_tokenizer(folder, spec)
+            reason = model.load(folder.resolve(), spec)
         except BaseException:  # leave no process behind
-            process.end()
+            model.close()
             raise
-        process.end()
-        return load_with_optimum(folder, spec, ready["why"])
+        if reason is None:
+            return model
+        model.close()
+        return load_with_optimum(folder, spec, reason)
 
     def close(self) -> None:
         """End the prepared process, if there is one."""
         with self._lock:
             spare, self._spare = self._spare, None
         if spare is not None:
-            spare.end()
+            spare.close()
 
 
 class _Answer(PendingAnswer):
@@ -108,10 +127,14 @@ class _Answer(PendingAnswer):
             return False
 
 
-class _Process:
-    """The process, and a thread that receives its events."""
+class ProcessModel(GenAIBase):
+    """A process and the model in it: see :class:`core.runtimes.base.LoadedModel`.
+
+    A thread receives the events of the process.
+    """
 
     def __init__(self, at_once: int) -> None:
+        """Start a process without a model, which imports its libraries."""
         self._ended = threading.Event()
         self.prepared = threading.Event()
         """Whether it has imported its libraries, or has ended; the next command then fails."""
@@ -119,27 +142,38 @@ class _Process:
         self._pending: dict[int, _Answer] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._child = WorkerProcess(_PROCESS, {"at_once": at_once}, on_event=self._on_event)
+        request = {"at_once": at_once}
+        self._child = WorkerProcess(MODULE, request, on_event=self._on_event)
 
     @property
     def alive(self) -> bool:
         return not self._ended.is_set()
 
-    def load(self, folder: Path, spec: ModelSpec) -> Event:
-        """Load a model; return ``ready``, or ``elsewhere`` if another runtime must run it.
+    def load(self, folder: Path, spec: ModelSpec) -> str | None:
+        """Load a model; return why another runtime must run it, or None.
 
         Raises:
             PaddockError: it cannot be loaded.
         """
         self._child.send(do="load", folder=str(folder), spec=spec)
-        return self._reply(f"loading {spec.label}")
+        reply = self._reply(f"loading {spec.label}")
+        if reply["event"] == "elsewhere":
+            return reply["why"]
+        self.end_ids = frozenset(reply["end_ids"])
+        self.positions = reply["positions"]
+        self.conditions = from_json(Conditions, reply["conditions"])
+        self.at_once = reply["at_once"]
+        return None
 
     def growth(self) -> ProcessMemory:
         self._child.send(do="growth")
         return from_json(ProcessMemory, self._reply("measuring its memory")["memory"])
 
-    def answer(self, request: TokenRequest, on_token: OnToken) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.generate`."""
+    def generate(self, request: TokenRequest, on_token: OnToken) -> None:
+        """See :meth:`core.runtimes.base.LoadedModel.generate`.
+
+        ``on_token`` is called in another thread.
+        """
         answer, number = _Answer(request, on_token), next(self._numbers)
         with self._lock:
             if not self.alive:
@@ -153,12 +187,13 @@ class _Process:
             raise answer.error
 
     def interrupt(self, request: TokenRequest) -> None:
+        """Cancel the prefill of this request object; the current step ends first."""
         with self._lock:
             numbers = [key for key, each in self._pending.items() if each.request is request]
         for number in numbers:
             self._child.send(do="interrupt", id=number)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Kill the process."""
         self._child.end()
 
@@ -226,34 +261,110 @@ class _Process:
         )
 
 
-class ProcessModel(GenAIBase):
-    """Model in a subprocess: see :class:`core.runtimes.base.LoadedModel`."""
+# The process of a model
 
-    def __init__(self, process: _Process, tokenizer: Any, ready: dict[str, Any]) -> None:
-        self.tokenizer = tokenizer
-        self.end_ids = frozenset(ready["end_ids"])
-        self.positions: int | None = ready["positions"]
-        self.conditions: Conditions = from_json(Conditions, ready["conditions"])
-        self.at_once: int = ready["at_once"]
-        self._process = process
 
-    def generate(self, request: TokenRequest, on_token: OnToken) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.generate`.
+def main() -> NoReturn:
+    """Run commands until the parent closes standard input."""
+    channel = open_channel()
+    quieten_libraries()
+    runtime = GenAIRuntime(channel.receive()["at_once"])
+    runtime.prepare()
+    channel.say(event="prepared")
+    server = _Server(channel, runtime)
+    while True:
+        server.run(channel.receive())
 
-        ``on_token`` is called in another thread.
-        """
-        self._process.answer(request, on_token)
 
-    def interrupt(self, request: TokenRequest) -> None:
-        """Cancel the prefill of this request object; the current step ends first."""
-        self._process.interrupt(request)
+class _Server:
+    """Runs commands; each answer in its own thread."""
 
-    def close(self) -> None:
-        self._process.end()
+    def __init__(self, channel: Channel, runtime: GenAIRuntime) -> None:
+        self._channel = channel
+        self._runtime = runtime
+        self._before = process_memory()
+        self._model: LoadedModel | None = None
+        self._answers: dict[int, _Outgoing] = {}
 
-    @property
-    def alive(self) -> bool:
-        return self._process.alive
+    def run(self, command: dict[str, Any]) -> None:
+        match command["do"]:
+            case "load":
+                self._load(Path(command["folder"]), from_json(ModelSpec, command["spec"]))
+            case "growth":
+                memory = process_memory().growth_since(self._before)
+                self._channel.say(event="growth", memory=memory)
+            case "answer":
+                request = from_json(TokenRequest, command["request"])
+                answer = _Outgoing(self._channel, command["id"], request)
+                self._answers[answer.id] = answer
+                threading.Thread(target=self._generate, args=(answer,), daemon=True).start()
+            case "stop" if answer := self._answers.get(command["id"]):
+                answer.stopped = True
+            case "interrupt" if answer := self._answers.get(command["id"]):
+                assert self._model is not None, "it is generating an answer"
+                self._model.interrupt(answer.request)
 
-    def growth(self) -> ProcessMemory:
-        return self._process.growth()
+    def _load(self, folder: Path, spec: ModelSpec) -> None:
+        self._before = process_memory()
+        try:
+            model = self._runtime.load_here(folder, spec, None)
+        except PaddockError as error:
+            self._channel.fail(error)
+            return
+        except NotForGenAI as why:
+            self._channel.say(event="elsewhere", why=str(why))
+            return
+        self._model = model
+        self._channel.say(
+            event="ready",
+            end_ids=sorted(model.end_ids),
+            positions=model.positions,
+            conditions=model.conditions,
+            at_once=model.at_once,
+        )
+
+    def _generate(self, answer: _Outgoing) -> None:
+        assert self._model is not None, "answers are requested only after the model is loaded"
+        outcome: dict[str, Any] = {}
+        try:
+            self._model.generate(answer.request, answer.take)
+        except InterruptedGeneration:
+            outcome = {"interrupted": True}
+        except Exception as error:  # noqa: BLE001 - raised again in the parent
+            outcome = {"error": [type(error).__name__, str(error)]}
+        del self._answers[answer.id]
+        answer.send()
+        self._channel.say(event="end", id=answer.id, **outcome)
+
+
+class _Outgoing:
+    """One answer that is sent."""
+
+    def __init__(self, channel: Channel, id: int, request: TokenRequest) -> None:
+        self.id = id
+        self.request = request
+        self.stopped = False
+        self._channel = channel
+        self._tokens: list[tuple[Any, ...]] = []
+        """Arguments of :class:`core.runtimes.base.StampedId`."""
+        self._sent_s = 0.0
+
+    def take(self, token: StampedId) -> bool:
+        if not self.stopped:
+            now, drafts = token.stamp_s, token.step_drafts
+            self._tokens.append((token, now, token.log_probability, drafts, token.cached_tokens))
+            if now - self._sent_s >= SEND_EVERY_S:
+                self._sent_s = now
+                self.send()
+        return not self.stopped
+
+    def send(self) -> None:
+        """Send the buffered tokens, unless the answer was stopped."""
+        if self._tokens and not self.stopped:
+            columns = list(zip(*self._tokens, strict=True))
+            self._channel.say(event="tokens", id=self.id, columns=columns)
+        self._tokens = []
+
+
+if __name__ == "__main__":
+    main()

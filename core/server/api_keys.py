@@ -15,7 +15,7 @@ from core.api.errors import AUTHENTICATION, PERMISSION, SERVER, ApiError, api_er
 from core.auth.keys import PREFIX
 from core.db import GUEST
 from core.errors import RecordsError, UserError
-from core.inference.user import User
+from core.inference.request import User
 from core.server.visitor import Visitor, Visitors
 
 GUEST_KEY = "guest"

@@ -15,9 +15,8 @@ from core.api.service import ModelCard
 from core.errors import PaddockError, UnknownModelError
 from core.inference.answer import Answer, StopReason
 from core.inference.job import Phase
-from core.inference.request import GenerationRequest
+from core.inference.request import GenerationRequest, User
 from core.inference.timing import Timings
-from core.inference.user import User
 from core.inference.work import LogProbability
 from core.runtimes.spec import SamplingSettings
 from core.settings import Settings

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from core.catalogue.conversation import render_conversation, template_variables
+from core.catalogue.chat_template import render_conversation, template_variables
 from core.catalogue.prompts import Role, Turn, choose_format
 from core.errors import BadRequestError, PromptFormatError
 from core.runtimes.tokenizer import load_tokenizer

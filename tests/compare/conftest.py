@@ -16,8 +16,7 @@ from core.catalogue import Precision
 from core.db import Origin
 from core.errors import BadRequestError, PaddockError
 from core.inference.job import Job, JobObserver
-from core.inference.request import GenerationRequest
-from core.inference.user import User
+from core.inference.request import GenerationRequest, User
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.builders import tiny_tokenizer
 from tests.fakes import FakeCores, FakeHandle, FakeModel, Script

@@ -17,8 +17,7 @@ from core.db.columns import storable_text
 from core.inference.answer import StopReason
 from core.inference.engine import Engine
 from core.inference.job import Job
-from core.inference.request import GenerationRequest
-from core.inference.user import User
+from core.inference.request import GenerationRequest, User
 from core.runtimes.base import OnToken
 from core.runtimes.spec import ModelSpec, SamplingSettings, TokenRequest
 from core.runtimes.subprocess_runtime import ProcessModel

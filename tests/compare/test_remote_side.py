@@ -12,8 +12,7 @@ from core.compare.match import Match, SideState
 from core.compare.report import describe
 from core.compare.setup import Mode, Setup, default_mode
 from core.inference.engine import Engine
-from core.inference.request import GenerationRequest
-from core.inference.user import User
+from core.inference.request import GenerationRequest, User
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, serving
 from tests.waiting import PATIENCE_S

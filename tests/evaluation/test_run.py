@@ -23,7 +23,7 @@ from core.evaluation.plan import Candidate, Plan, labelled
 from core.evaluation.report import Report, from_json, to_csv, to_json
 from core.evaluation.run import Evaluations, TestRun, results_of
 from core.inference.engine import Engine
-from core.inference.user import User
+from core.inference.request import User
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.waiting import PATIENCE_S
 

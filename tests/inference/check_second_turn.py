@@ -16,7 +16,7 @@ from statistics import median
 import pytest
 
 from core.catalogue import Precision
-from core.catalogue.conversation import Role, Turn
+from core.catalogue.chat_template import Role, Turn
 from core.db import Origin
 from core.inference.engine import Engine
 from core.inference.request import GenerationRequest

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.catalogue import Precision
-from core.catalogue.conversation import Role, Turn, without_oldest
+from core.catalogue.chat_template import Role, Turn, without_oldest
 from core.db import ExchangeRow, Holder, Origin
 from core.db.columns import storable
 from core.errors import GenerationError
@@ -21,9 +21,8 @@ from core.inference.conversations import (
     earlier_turns,
 )
 from core.inference.engine import ABANDONED_S, Engine
-from core.inference.request import GenerationRequest
+from core.inference.request import GenerationRequest, User
 from core.inference.timing import measure
-from core.inference.user import User
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.ui.test_figures_and_export import ANSWER, EXCHANGE
 from tests.waiting import PATIENCE_S

@@ -28,8 +28,7 @@ from core.inference.answer import StopReason
 from core.inference.engine import Engine
 from core.inference.job import Job, Phase
 from core.inference.recorder import GROWTH_IN_PROCESS
-from core.inference.request import GenerationRequest
-from core.inference.user import User
+from core.inference.request import GenerationRequest, User
 from core.runtimes import pool as pool_module
 from core.runtimes.base import LoadedModel
 from core.runtimes.optimum import OptimumModel

@@ -21,12 +21,11 @@ from core.db import Origin
 from core.errors import CorruptModelError, GenerationError
 from core.inference.engine import Engine
 from core.inference.request import GenerationRequest
-from core.runtimes import subprocess_worker
 from core.runtimes.base import InterruptedGeneration, LoadedModel, StampedId
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumModel
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
-from core.runtimes.subprocess_runtime import ProcessModel, SubprocessRuntime
+from core.runtimes.subprocess_runtime import ProcessModel, SubprocessRuntime, _Outgoing
 from core.settings import CHECKOUT, Settings
 from core.store import resolve
 from tests.runtimes.interrupting import interrupted
@@ -65,7 +64,7 @@ def children() -> set[int]:
     found = set()
     for child in psutil.Process().children():
         with suppress(psutil.Error):  # it ended
-            if "core.runtimes.subprocess_worker" in " ".join(child.cmdline()):
+            if "core.runtimes.subprocess_runtime" in " ".join(child.cmdline()):
                 found.add(child.pid)
     return found
 
@@ -77,7 +76,7 @@ def test_fast_tokens_are_sent_together_and_none_is_lost() -> None:
     events: list[dict] = []
     stamps = [1.0, 1.001, 1.002, 1.02, 1.021]
     channel = SimpleNamespace(say=lambda **event: events.append(event))
-    answer = subprocess_worker._Answer(channel, 4, TokenRequest((1,), GREEDY))
+    answer = _Outgoing(channel, 4, TokenRequest((1,), GREEDY))
     for token_id, stamp_s in enumerate(stamps):
         assert answer.take(StampedId(token_id, stamp_s))
     assert [event["columns"][0] for event in events] == [(0,), (1, 2, 3)]

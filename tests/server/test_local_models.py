@@ -20,8 +20,7 @@ from core.errors import (
 )
 from core.inference.engine import Engine
 from core.inference.job import Job
-from core.inference.request import GenerationRequest
-from core.inference.user import User
+from core.inference.request import GenerationRequest, User
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
 from core.server.local_models import EngineModels
 from core.settings import Settings

@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.benchmark.decode_rate import DecodeRates
 from core.catalogue import catalogue
-from core.catalogue.conversation import template_variables
+from core.catalogue.chat_template import template_variables
 from core.catalogue.prompts import prompt_format
 from core.db import RunState
 from core.errors import PaddockError, RecordsError

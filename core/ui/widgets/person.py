@@ -15,7 +15,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from core.db import GUEST, Holder
 from core.errors import RecordsError
-from core.inference.user import User
+from core.inference.request import User
 from core.server.middleware import CONNECTION_HEADER
 from core.server.visitor import Visitor
 from core.settings import KIOSK_ERROR
