@@ -52,6 +52,8 @@ def settled(screen: Screen) -> None:
 def start(screen: Screen, precision: str, verb: str = "Convert to") -> None:
     """Select a precision in the open drawer and click the button."""
     drawer(screen).get_by_role("radio", name=precision).click()
+    drawer(screen).get_by_role("button", name=f"{verb} {precision}").wait_for()
+    screen.settled()  # a click may have no effect while the drawer is drawn
     drawer(screen).get_by_role("button", name=f"{verb} {precision}").click()
 
 
@@ -74,14 +76,11 @@ def test_convert_try_and_delete(
     start(screen, "INT4")
     close(screen)
 
-    # It is shown, also after leaving the page and in another tab.
+    # It is shown, also after a reload.
     tasks(screen).get_by_text("Convert Paddock NeoX").first.wait_for()
-    screen.go_to("Account")
-    screen.page.get_by_role("heading", name="Models").wait_for(state="detached")
-    screen.go_to("Models")
+    eventually(lambda: "open=" not in screen.url, "the URL is updated")
+    screen.page.reload()
     tasks(screen).get_by_text("Convert Paddock NeoX").first.wait_for()
-    other = open_screen(f"{app}/models")
-    tasks(other).get_by_text("Convert Paddock NeoX").first.wait_for()
     tasks(screen).get_by_text("done in").wait_for()
 
     # The result.

@@ -1,5 +1,5 @@
-"""A user's own model in Chromium: added, selected, compared and measured under one name; a download
-that is confirmed once; a kiosk."""
+"""A user's own model in Chromium: added, selected and compared under one name; a download that is
+confirmed once; a kiosk."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from core.__main__ import main
-from core.benchmark import runner
 from core.catalogue import Precision
 from core.settings import KIOSK_ERROR
 from core.store import resolve
@@ -48,7 +46,6 @@ def test_a_guests_own_model_has_one_name_on_every_page(
     serve: Callable[..., str],
     open_screen: Callable[..., Screen],
     put_demo: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     for model in ("paddock-neox", "paddock-llama"):  # the other side of the comparison
@@ -88,17 +85,12 @@ def test_a_guests_own_model_has_one_name_on_every_page(
         {"Content-Type": "application/json"},
     )
     assert json.load(urllib.request.urlopen(request, timeout=PATIENCE_S))["model"] == key
-    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "paddock"))
-    monkeypatch.setattr(runner, "SPARE_ROUNDS", 0)  # whatever the latency between cores
-    bench = ["bench", "--models", str(own), "--precisions", "stored"]
-    bench += ["--prompt-tokens", "8", "--new-tokens", "4", "--repeat", "1", "--rounds", "1"]
-    assert main(bench) == 0
 
     screen.go_to("Metrics")
     chart = screen.page.get_by_test_id("stPlotlyChart").first
     chart.get_by_text(weights, exact=True).first.wait_for()
     labels = chart.locator(".ytick").all_text_contents()
-    assert labels.count(weights) == 1, "its answers and its benchmark are in one row"
+    assert labels.count(weights) == 1, "its answers are in one row"
 
 
 def test_a_download_is_asked_for_once(

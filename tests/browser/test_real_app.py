@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
-from tests.browser.conftest import serving
 from tests.browser.screen import FINISHED, Screen, eventually
 
 PREPARING = re.compile("conversion libraries|checkpoint|Exporting|Compressing|Loading")
@@ -37,22 +34,16 @@ def test_fresh_home_converts_loads_and_generates(
     screen.await_answer(2)
 
 
-@pytest.fixture(scope="module")
-def fresh_url(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app without models; the pages of several tests are opened there."""
-    with serving("streamlit_app.py", tmp_path_factory.mktemp("fresh")) as url:
-        yield url
-
-
-@pytest.mark.parametrize("name", ["compare", "metrics", "models", "account"])
-def test_deep_link_shows_its_page(
-    fresh_url: str, open_screen: Callable[..., Screen], name: str
+def test_deep_link_on_a_fresh_server_shows_its_page(
+    serve: Callable[..., str], open_screen: Callable[..., Screen]
 ) -> None:
-    screen = open_screen(f"{fresh_url}/{name}")
+    """Other tests open Compare, Metrics and Models of their servers first."""
+    url = serve()
+    screen = open_screen(f"{url}/account")
     heading = screen.page.get_by_role("heading", level=1)
     heading.wait_for()
     assert heading.inner_text() != "Give a model an instruction"
     # Streamlit shows the navigation links after it has measured them.
     screen.page.get_by_role("link", name="Instruct", exact=True).wait_for()
     assert screen.page.get_by_text("Page not found").count() == 0
-    assert screen.url.partition("?")[0] == f"{fresh_url}/{name}"
+    assert screen.url.partition("?")[0] == f"{url}/account"

@@ -1,4 +1,4 @@
-"""Thinking models on the page: real tiny models with markers as ids and as text, and a server."""
+"""Thinking models on the page: a real tiny model, and a server."""
 
 from __future__ import annotations
 
@@ -22,23 +22,17 @@ from tests.remotes.scripted_server import serving as serving_remote
 
 THOUGHTS, ANSWER = "Rain begins as vapour.", "Clouds hold it!"
 SUMMARY = re.compile(r"Thought for [\d.]+ m?s · \d+ tokens")
-MODELS = {
-    "ids": ((["<think>"], ["</think>"]), True),
-    "text": ((["<thi", "nk>"], ["</th", "ink>"]), False),
-}
+MARKERS = (["<think>"], ["</think>"])
 
 
 @pytest.fixture(scope="module")
 def thinking(tmp_path_factory: pytest.TempPathFactory, browser: object) -> object:
-    """Run the real app with two thinking models, and yield its URL with their folders."""
+    """Run the real app with a thinking model, and yield its URL, the model's folder and its own."""
     home = tmp_path_factory.mktemp("thinking")
-    store = ModelStore(Settings(home=home / "paddock"))
-    folders = {}
-    for name, (markers, special) in MODELS.items():
-        folders[name] = thinking_checkpoint(home / name, markers, special=special)
-        store.ensure(resolve(str(folders[name])), Precision.FP32)
+    folder = thinking_checkpoint(home / "thinker", MARKERS, special=True)
+    ModelStore(Settings(home=home / "paddock")).ensure(resolve(str(folder)), Precision.FP32)
     with serving("streamlit_app.py", home) as url:
-        yield url, folders, home
+        yield url, folder, home
 
 
 def newest_thoughts(screen: Screen) -> str:
@@ -51,12 +45,11 @@ def newest_thoughts(screen: Screen) -> str:
     return screen.text_of(summary)
 
 
-@pytest.mark.parametrize("name", MODELS)
 def test_thinking_model(
-    thinking: tuple[str, dict[str, Path], Path], open_screen: Callable[..., Screen], name: str
+    thinking: tuple[str, Path, Path], open_screen: Callable[..., Screen]
 ) -> None:
-    url, folders, _ = thinking
-    link = f"{url}/instruct?model={quote(str(folders[name]))}&precision=fp32&greedy=true"
+    url, folder, _ = thinking
+    link = f"{url}/instruct?model={quote(str(folder))}&precision=fp32&greedy=true"
     screen = open_screen(f"{link}&tokens=4").ready()
     screen.ask("Where is rain made?")  # the thoughts are not closed
     screen.newest.get_by_text("All 4 new tokens went into thinking.").wait_for()
@@ -64,7 +57,7 @@ def test_thinking_model(
     assert "0 tokens" in screen.answer_text()
     screen.newest.get_by_role("button", name="More tokens").click()
     screen.await_answer(2)
-    marks = sum(map(len, MODELS[name][0]))
+    marks = sum(map(len, MARKERS))
     assert newest_thoughts(screen).endswith(f"· {5 + marks} tokens"), "counted apart"
     assert re.search(rf"{ANSWER}.*\D5 tokens", screen.answer_text(), re.DOTALL), "with the end"
     code = screen.page.get_by_test_id("stPopoverBody").get_by_test_id("stCode")
@@ -82,7 +75,7 @@ def test_thinking_model(
 
 
 def test_thoughts_of_a_server(
-    thinking: tuple[str, dict[str, Path], Path], open_screen: Callable[..., Screen]
+    thinking: tuple[str, Path, Path], open_screen: Callable[..., Screen]
 ) -> None:
     url, _, home = thinking
 
