@@ -93,41 +93,35 @@ def test_keyboard_only_from_the_first_question_to_the_second_answer(
     assert screen.answer_text().startswith(RAIN)
 
 
-def test_stop_keeps_the_text_so_far(screen: Screen, scripted: Stagehand) -> None:
-    scripted.script(RAIN, released=12)
-    screen.ask("Why walk in the rain?")
-    eventually(lambda: scripted.state()["tokens"] == 12, "twelve tokens came")
-    shown = eventually(screen.live_text, "they show")
-    screen.button("Stop").click()
-    eventually(lambda: scripted.state()["running"] == 0, "the runtime stopped")
-    screen.await_answer()
-    assert re.search(r"12 tokens\s+Stopped", screen.answer_text())
-    assert screen.answer_text().startswith(shown)
-    assert "Nobody" not in screen.answer_text()
-
-
-def test_stop_during_prefill(screen: Screen, scripted: Stagehand) -> None:
-    scripted.script(RAIN, hold_prefill=True)
-    screen.ask("Why walk in the rain?")
-    screen.live.get_by_text("Reading the prompt.").wait_for()
-    screen.button("Stop").click()
-    eventually(lambda: scripted.state()["interrupted"] == 1, "the prefill was interrupted")
-    screen.await_answer()
-    assert re.match(r"The model returned no text\.\s+0 tokens\s+Stopped", screen.answer_text())
-    scripted.script(RAIN)
-    screen.ask("And again?")  # the model stays usable
-    screen.await_answer(2)
-    assert screen.answer_text().startswith(RAIN)
-
-
-def test_stop_while_the_model_is_loaded(screen: Screen, scripted: Stagehand) -> None:
+def test_stop_while_loading_reading_and_writing(screen: Screen, scripted: Stagehand) -> None:
     scripted.script(RAIN, hold_load=True)
     screen.page.get_by_role("radio", name="FP16").click()  # a precision no other test loads
-    screen.ask("Why walk in the rain?")
+    screen.ask("While it is loaded?")
     screen.live.get_by_text("Loading and compiling the model.").wait_for()
     screen.button("Stop").click()
     screen.await_answer()
     assert "Stopped" in screen.answer_text()
+
+    scripted.release()
+    scripted.script(RAIN, hold_prefill=True)
+    screen.page.get_by_role("radio", name="INT8").click()
+    screen.ask("While it reads?")
+    screen.live.get_by_text("Reading the prompt.").wait_for()
+    screen.button("Stop").click()
+    eventually(lambda: scripted.state()["interrupted"] == 1, "the prefill was interrupted")
+    screen.await_answer(2)
+    assert re.match(r"The model returned no text\.\s+0 tokens\s+Stopped", screen.answer_text())
+
+    scripted.script(RAIN, released=12)
+    screen.ask("While it writes?")  # the model stays usable
+    eventually(lambda: scripted.state()["tokens"] == 12, "twelve tokens came")
+    shown = eventually(screen.live_text, "they show")
+    screen.button("Stop").click()
+    eventually(lambda: scripted.state()["running"] == 0, "the runtime stopped")
+    screen.await_answer(3)
+    assert re.search(r"12 tokens\s+Stopped", screen.answer_text())
+    assert screen.answer_text().startswith(shown)
+    assert "Nobody" not in screen.answer_text()
 
 
 def test_error_is_shown_and_keeps_the_text(screen: Screen, scripted: Stagehand) -> None:

@@ -14,7 +14,7 @@ MOVING = "(element) => element.getAnimations().length"
 
 
 @pytest.mark.parametrize("look", ["light", "dark"])
-def test_primary_buttons_and_selections_are_readable(look: str, scripted, open_screen):
+def test_buttons_and_selections_are_readable(look: str, scripted, open_screen):
     page = open_screen(f"{scripted.url}/compare", color_scheme=look).page
     button = page.get_by_test_id("stBaseButton-primary")
     eventually(button.is_visible, "the button is there")
@@ -28,10 +28,6 @@ def test_primary_buttons_and_selections_are_readable(look: str, scripted, open_s
         # The colour changes gradually.
         eventually(lambda written=written: written.evaluate(COLOUR) == text, "not the primary one")
 
-
-@pytest.mark.parametrize("look", ["light", "dark"])
-def test_hovered_and_open_buttons_are_readable(look: str, scripted, open_screen):
-    page = open_screen(f"{scripted.url}/compare", color_scheme=look).page
     link = page.get_by_role("button", name="Link")
     eventually(link.is_visible, "the button is there")
     ground = page.get_by_test_id("stApp").evaluate(GROUND)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from playwright.sync_api import Locator
@@ -16,6 +17,7 @@ from core.db.measurement_values import Measurement
 from core.db.measurements import MeasurementStore
 from core.metrics.document import from_json, to_json
 from core.settings import Settings
+from tests.browser.conftest import serving
 from tests.browser.screen import FINISHED, Screen, eventually
 from tests.metrics.row_samples import a_host, a_measurement, a_quality
 
@@ -33,13 +35,23 @@ window.places = {};
 """Records the horizontal positions of each benchmark button, in every animation frame."""
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[MeasurementStore]:
-    """The measurement store of that home folder."""
-    home = tmp_path / "paddock"
-    home.mkdir(exist_ok=True)
-    runs = RunStore.open(Settings(home=home))
-    yield MeasurementStore(runs.database)
+class Measured(NamedTuple):
+    """The app, and its measurements."""
+
+    url: str
+    store: MeasurementStore
+
+
+@pytest.fixture(scope="module")
+def measured(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
+    """Run the app with three stored measurements; another file is imported by the last test."""
+    home = tmp_path_factory.mktemp("measured")
+    runs = RunStore.open(Settings(home=home / "paddock"))
+    store = MeasurementStore(runs.database)
+    for row in some():
+        store.save(row)
+    with serving("streamlit_app.py", home) as url:
+        yield Measured(url, store)
     runs.close()
 
 
@@ -121,11 +133,9 @@ def test_a_small_benchmark_from_the_empty_page(
 
 
 def test_the_filter_is_kept_in_the_url(
-    serve: Callable[[], str], open_screen: Callable[..., Screen], store: MeasurementStore
+    measured: Measured, open_screen: Callable[..., Screen]
 ) -> None:
-    for row in some():
-        store.save(row)
-    screen = open_screen(f"{serve()}/metrics")
+    screen = open_screen(f"{measured.url}/metrics")
     chart(screen, "Decode rate: tokens/s").get_by_text("FP16").first.wait_for()
     pill = screen.page.get_by_test_id("stPopoverBody").get_by_text("INT4", exact=True)
     screen.settled().open(screen.button("Filter"), pill)
@@ -136,31 +146,6 @@ def test_the_filter_is_kept_in_the_url(
     again = open_screen(screen.url)
     chart(again, "Decode rate: tokens/s").get_by_text("INT4").first.wait_for()
     chart(again, "Decode rate: tokens/s").get_by_text("FP16").wait_for(state="detached")
-
-
-def test_an_imported_file_is_charted_beside_local_measurements(
-    serve: Callable[[], str],
-    open_screen: Callable[..., Screen],
-    store: MeasurementStore,
-    tmp_path: Path,
-) -> None:
-    for row in some():
-        store.save(row)
-    theirs = [replace(a_measurement("int8", 80.0, host=a_host(name="far-away")), sweep="f" * 32)]
-    good, broken = tmp_path / "theirs.json", tmp_path / "broken.json"
-    good.write_text(to_json(theirs), encoding="utf-8")
-    broken.write_text(to_json(theirs)[:-40], encoding="utf-8")
-    screen = open_screen(f"{serve()}/metrics")
-    charts(screen).first.wait_for()
-    screen.settled().open(screen.button("Import"), screen.page.get_by_test_id("stPopoverBody"))
-    upload = screen.page.locator('input[type="file"]')
-    upload.set_input_files(broken)
-    screen.page.get_by_test_id("stPopoverBody").get_by_role("alert").wait_for()
-    upload.set_input_files(good)
-    screen.page.get_by_text("Imported 1 measurement").wait_for()
-    screen.page.get_by_test_id("stPopoverBody").wait_for(state="hidden")
-    chart(screen, "Decode rate: tokens/s").get_by_text("far-away").first.wait_for()
-    assert sum(row.imported_at is not None for row in store.all()) == 1
 
 
 def test_a_model_in_memory_can_be_unloaded(
@@ -181,14 +166,32 @@ def test_a_model_in_memory_can_be_unloaded(
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(
-    serve: Callable[[], str], open_screen: Callable[..., Screen], store: MeasurementStore
+    measured: Measured, open_screen: Callable[..., Screen]
 ) -> None:
-    for row in some():
-        store.save(row)
-    screen = open_screen(f"{serve()}/metrics", viewport={"width": 400, "height": 900})
+    screen = open_screen(f"{measured.url}/metrics", viewport={"width": 400, "height": 900})
     chart(screen, "Latency of each token").wait_for()
     width, inner = screen.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width <= inner
     for title in ("Decode rate: tokens/s", "Memory: MB", "Speed against memory"):
         box = chart(screen, title).first.bounding_box()
         assert box and box["x"] + box["width"] <= inner
+
+
+def test_an_imported_file_is_charted_beside_local_measurements(
+    measured: Measured, open_screen: Callable[..., Screen], tmp_path: Path
+) -> None:
+    theirs = [replace(a_measurement("int8", 80.0, host=a_host(name="far-away")), sweep="f" * 32)]
+    good, broken = tmp_path / "theirs.json", tmp_path / "broken.json"
+    good.write_text(to_json(theirs), encoding="utf-8")
+    broken.write_text(to_json(theirs)[:-40], encoding="utf-8")
+    screen = open_screen(f"{measured.url}/metrics")
+    charts(screen).first.wait_for()
+    screen.settled().open(screen.button("Import"), screen.page.get_by_test_id("stPopoverBody"))
+    upload = screen.page.locator('input[type="file"]')
+    upload.set_input_files(broken)
+    screen.page.get_by_test_id("stPopoverBody").get_by_role("alert").wait_for()
+    upload.set_input_files(good)
+    screen.page.get_by_text("Imported 1 measurement").wait_for()
+    screen.page.get_by_test_id("stPopoverBody").wait_for(state="hidden")
+    chart(screen, "Decode rate: tokens/s").get_by_text("far-away").first.wait_for()
+    assert sum(row.imported_at is not None for row in measured.store.all()) == 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from playwright.sync_api import TimeoutError
 
 from core.catalogue import Precision
-from tests.browser.screen import REOPEN_MS, Screen, eventually
+from tests.browser.screen import REOPEN_MS, Screen, Stagehand, eventually
 from tests.builders import tiny_checkpoint
 from tests.store.hub_server import Hub
 
@@ -187,11 +187,11 @@ def test_download_stop_and_resume(
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(
-    serve: Callable[..., str], open_screen: Callable[..., Screen]
+    scripted: Stagehand, open_screen: Callable[..., Screen]
 ) -> None:
-    app = serve()
     screen = open_screen(
-        f"{app}/models?open=dolly-v2-3b&search=dolly+3b", viewport={"width": 400, "height": 900}
+        f"{scripted.url}/models?open=dolly-v2-3b&search=dolly+3b",
+        viewport={"width": 400, "height": 900},
     )
     where = drawer(screen)
     where.get_by_role("button", name="Download and convert to INT8").wait_for()

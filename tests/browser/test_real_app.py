@@ -18,6 +18,14 @@ def test_fresh_home_converts_loads_and_generates(
     serve: Callable[..., str], open_screen: Callable[..., Screen], tmp_path: Path
 ) -> None:
     url = serve()
+    deep = open_screen(f"{url}/account")  # the first page of this server
+    deep.page.get_by_role("heading", level=1, name="Account").wait_for()
+    # Streamlit shows the navigation links after it has measured them.
+    deep.page.get_by_role("link", name="Instruct", exact=True).wait_for()
+    assert deep.page.get_by_text("Page not found").count() == 0
+    assert deep.path == "/account"
+    deep.page.close()
+
     screen = open_screen(url).ready()
     eventually(lambda: screen.url.partition("?")[0] == f"{url}/instruct", "the root leads there")
     screen.button("Life as a cat").click()
@@ -32,18 +40,3 @@ def test_fresh_home_converts_loads_and_generates(
     # Stored, loaded and warm: the second answer needs no preparation.
     screen.newest.get_by_role("button", name=FINISHED).click()
     screen.await_answer(2)
-
-
-def test_deep_link_on_a_fresh_server_shows_its_page(
-    serve: Callable[..., str], open_screen: Callable[..., Screen]
-) -> None:
-    """Other tests open Compare, Metrics and Models of their servers first."""
-    url = serve()
-    screen = open_screen(f"{url}/account")
-    heading = screen.page.get_by_role("heading", level=1)
-    heading.wait_for()
-    assert heading.inner_text() != "Give a model an instruction"
-    # Streamlit shows the navigation links after it has measured them.
-    screen.page.get_by_role("link", name="Instruct", exact=True).wait_for()
-    assert screen.page.get_by_text("Page not found").count() == 0
-    assert screen.url.partition("?")[0] == f"{url}/account"
