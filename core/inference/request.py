@@ -1,4 +1,4 @@
-"""A request to a model, validated before the model is loaded, and whose it is."""
+"""A request to a model, validated before the model is loaded, and the user who makes it."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def scripted(scripted_server: Stagehand) -> Iterator[Stagehand]:
 def new_context(browser: Any, **options: Any) -> Any:
     """Return a browser context whose pages load nothing ahead and have no animations.
 
-    The code of the charts would take a second of each. On a busy machine a third of the work of
+    The code of the charts would take a second of each. On a busy machine a quarter of the work of
     loading a page is to draw animations.
     """
     defaults = {"viewport": VIEWPORT, "reduced_motion": "reduce"}

@@ -59,7 +59,7 @@ def test_the_keyboard_focus_has_a_ring_and_lands_on_the_selected_segment(
     look: str, scripted, open_screen
 ):
     link = f"{scripted.url}/compare?mode=race"
-    screen = open_screen(link, color_scheme=look, reduced_motion="reduce")
+    screen = open_screen(link, color_scheme=look)
     page = screen.page
     eventually(page.get_by_test_id("stBaseButton-primary").is_visible, "the button is there")
     screen.settled()  # what is drawn anew loses the focus

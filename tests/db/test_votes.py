@@ -1,4 +1,4 @@
-"""The store of votes: round trip, counts by pair and migration."""
+"""The store of votes: round trip and counts by pair."""
 
 from __future__ import annotations
 
