@@ -13,6 +13,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from streamlit.components.v2 import manifest_scanner
 
 from core.benchmark import stopping
 from core.catalogue import Int4Settings, Int8Settings, Precision
@@ -69,6 +70,14 @@ def _main_module() -> Iterator[None]:
     main = sys.modules["__main__"]
     yield
     sys.modules["__main__"] = main
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_component_packages() -> Iterator[None]:
+    """No installed package has Streamlit components; every AppTest would search all for 0.5 s."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(manifest_scanner, "scan_component_manifests", lambda: [])
+        yield
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 The browser tests start it with ``streamlit run``, with the checkout on ``PYTHONPATH``.
 """
 
-import gc
 from pathlib import Path
 
 import streamlit as st
-import transformers.models.auto.tokenization_auto  # noqa: F401 - slow, so done at start
 
+import core.compare.match
 import core.compare.timed_answers
 import core.inference.engine
 from core.app import middleware, routes, watching
@@ -23,7 +22,6 @@ core.inference.engine.default_runtimes = lambda settings: dict.fromkeys(
 core.inference.engine.ensure_weights = scripted_conversion
 
 core.compare.timed_answers.SHORTEST_S = 0.0  # scripted answers are not repeated
-
-gc.freeze()  # like the real runtime after its imports, see core/runtimes/optimum.py
+core.compare.match.IDLE_WAIT_S = 0.0  # the tests keep the machine busy
 
 app = st.App(SHELL, routes=[*routes, *test_routes], middleware=middleware, lifespan=watching)

@@ -122,21 +122,31 @@ def open_screen(
 ) -> Iterator[Callable[..., Screen]]:
     """Return a function that opens pages, each in its own session; all are checked at the end.
 
-    With any option of Playwright's ``new_context``, or ``fresh=True``, in a new context.
+    With any other option of Playwright's ``new_context``, or ``fresh=True``, in a new context,
+    which loads Streamlit anew.
     """
     screens: list[Screen] = []
     contexts: list[Any] = []
 
-    def open_it(url: str, **options: Any) -> Screen:
+    def open_it(
+        url: str,
+        *,
+        viewport: dict[str, int] = VIEWPORT,
+        color_scheme: str = "light",
+        **options: Any,
+    ) -> Screen:
         context = shared_context
         if options:
             options.pop("fresh", None)
             context = new_context(browser, **options)
             contexts.append(context)
         context.set_default_timeout(1000 * PATIENCE_S)
-        screens.append(Screen(context.new_page()))
-        screens[-1].page.goto(url)
-        return screens[-1]
+        screen = Screen(context.new_page())
+        screens.append(screen)
+        screen.page.set_viewport_size(viewport)
+        screen.page.emulate_media(color_scheme=color_scheme)
+        screen.page.goto(url)
+        return screen
 
     yield open_it
     complaints = [complaint for screen in screens for complaint in screen.complaints()]

@@ -24,6 +24,7 @@ from core.catalogue import Precision
 from core.errors import GenerationError
 from core.runtimes.base import Conditions, InterruptedGeneration, LoadedModel, OnToken
 from core.runtimes.spec import ModelSpec, TokenRequest
+from core.runtimes.tokenizer import load_tokenizer
 from core.settings import Settings
 from core.store import Manifest, Progress, Source, StoredModel
 from core.store import Stage as ConversionStage
@@ -197,9 +198,7 @@ class ScriptedModel(LoadedModel):
     """See :class:`core.runtimes.base.LoadedModel`."""
 
     def __init__(self, folder: Path, spec: ModelSpec) -> None:
-        from transformers import AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        self.tokenizer = load_tokenizer(folder)
         self.end_ids = frozenset({_END_OF_TEXT})
         self.positions = POSITIONS
         self.conditions = Conditions("f32", "u8", ("CPU",), 2, {"PERFORMANCE_HINT": "LATENCY"})

@@ -27,7 +27,6 @@ from core.runtimes.spec import RuntimeName
 from core.settings import CHECKOUT, load_settings
 from core.ui.compare.state import CompareState, MatchView
 from core.units import milliseconds_text, rate_text
-from tests.browser.screen import ENDED
 from tests.browser.scripted import STAGES, Script, ScriptedRuntime, scripted_conversion
 from tests.fakes import APART_NS, NEAR_NS, FakeCores
 from tests.pages.app import open_page, seen
@@ -65,6 +64,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         lambda settings: dict.fromkeys(RuntimeName, ScriptedRuntime()),
     )
     monkeypatch.setattr(core.inference.engine, "ensure_weights", scripted_conversion)
+    monkeypatch.setattr(timed_answers, "SHORTEST_S", 0.0)  # answers are not repeated
+    monkeypatch.setattr(match_module, "BEGIN_TIMEOUT_S", 0.0)  # nor wait for the page's timer
     STAGES.clear()
     say(NEOX, "Rain is quiet. Rain is clean.")
     say(LLAMA, "Rain is loud. Rain is clean.")
@@ -220,19 +221,6 @@ def test_link_reproduces_the_settings() -> None:
 def test_empty_instruction_shows_an_error() -> None:
     app = press(page(), "Run both")
     assert "The instruction is empty" in app.warning[0].value
-
-
-@pytest.mark.usefixtures("convert_here")
-def test_embedded_models_answer_on_both_sides_with_one_seed(runs: RunStore) -> None:
-    app = page()
-    named(app.number_input, "Max new tokens").set_value(8)
-    run(app, "Name a cat.")
-    rows = runs.recent()
-    assert {row.start.model for row in rows} == {NEOX, LLAMA}
-    assert {row.start.origin.value for row in rows} == {"compare"}
-    assert len({row.start.seed for row in rows}) == 1
-    assert not any(row.result is None or row.result.contended for row in rows)
-    assert len(ENDED.findall(texts(app))) == 2
 
 
 def test_figures_equal_those_in_the_database(

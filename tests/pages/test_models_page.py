@@ -27,8 +27,8 @@ from core.catalogue import (
 )
 from core.catalogue.recipes import TITLES
 from core.inference.engine import Engine
-from core.settings import load_settings
-from core.store import Progress, Stage, StoredModel, resolve
+from core.settings import Settings, load_settings
+from core.store import ModelStore, Progress, Stage, StoredModel, resolve
 from core.store.progress import Transfer
 from core.store.tasks import TaskQueue, TaskRequest, TaskState, TaskView
 from core.ui.widgets.resources import shared_engine
@@ -63,12 +63,22 @@ def queued(monkeypatch: pytest.MonkeyPatch) -> list[TaskRequest]:
     return requests
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
+    """A model that is not in the catalogue, in INT8 in another home folder."""
+    store = ModelStore(Settings(home=tmp_path_factory.mktemp("converted"), memory_reserve_mib=0))
+    folder = tiny_checkpoint("gpt_neox", tmp_path_factory.mktemp("original") / "mine")
+    return store.ensure(store.resolve(str(folder)), Precision.INT8)
+
+
 @pytest.fixture
-def stored(tmp_path: Path) -> StoredModel:
-    """A model that is not in the catalogue, in INT8 in the home folder."""
-    engine = Engine(load_settings())
-    folder = tiny_checkpoint("gpt_neox", tmp_path / "mine")
-    return engine.store.ensure(engine.store.resolve(str(folder)), Precision.INT8)
+def stored(converted: StoredModel) -> Iterator[StoredModel]:
+    """That model, in the home folder."""
+    home = load_settings().home
+    shutil.copytree(converted.folder.parents[2], home, dirs_exist_ok=True)
+    folder = home / converted.folder.relative_to(converted.folder.parents[2])
+    yield replace(converted, folder=folder)
+    (Path(converted.manifest.source.location) / "chat_template.jinja").unlink(missing_ok=True)
 
 
 def free_memory(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
