@@ -77,6 +77,7 @@ def test_deferred_comparison_starts_on_begin(
     stable: Stable, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(match_module, "BEGIN_TIMEOUT_S", 10 * PATIENCE_S)
+    monkeypatch.setattr(match_module, "IDLE_WAIT_S", 0.05)
     stable.add("one", "It is quiet."), stable.add("two", "It is quiet.")
     match = Match(setup("one", "two", mode=mode), stable, USER, deferred=True)
     assert not match.wait(0.3) and stable.started == []
