@@ -1,8 +1,7 @@
-"""The files of a model: their names, and the formats that are not supported, by name."""
+"""The files of a model: which are configuration and tokenizer, and how they are read."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -42,42 +41,6 @@ IR_TOKENIZER_FILES = frozenset(
 )
 """The tokenizer and detokenizer as OpenVINO models."""
 
-_OTHER_TOKENIZERS = (
-    (r"tekken\.json", "Mistral's tekken format"),
-    (r"tokenizer\.model\.v\d.*", "Mistral's own SentencePiece format"),
-    (r".*\.tiktoken|tiktoken\.model", "the tiktoken format with code of its own"),
-    (r"rwkv_vocab.*", "RWKV's format"),
-    (r".+\.(model|spm)", "SentencePiece's format under another name than tokenizer.model"),
-    (r".*tokenizer\.json", "a file of another name than tokenizer.json"),
-    (r"openvino_tokenizer\.(xml|bin)", "OpenVINO's format only"),
-    (r"merges\.txt|vocab\.bpe|bpe\.codes", "merges without a vocab.json"),
-    (r"(.*tokenizer|.*vocab|dict)\.(?!py)\w+", "a file of another format"),
-)
-"""Vocabularies of other formats, as regular expressions, and the names of the formats."""
-
-_OTHER_FORMATS = (
-    (r"(.*/)?.*\.onnx(_data)?", "ONNX"),
-    (r"(.*/)?.*\.nemo", "NeMo"),
-    (r"tf_model.*\.h5|(.*/)?saved_model\.pb|.*\.ckpt\.(index|meta|data.*)", "TensorFlow"),
-    (r"flax_model.*\.msgpack", "Flax"),
-    (r".*\.(tflite|task|litertlm)", "LiteRT"),
-    (r"(.*/)?.*\.(mlmodel|mlpackage)(/.*)?", "Core ML"),
-    (r"(.*/)?.*\.engine", "TensorRT"),
-    (r"(.*/)?consolidated.*\.(pth|safetensors)", "the developer's own format (consolidated)"),
-    (r"(.*/)?.*\.?ggml.*", "GGML, the predecessor of GGUF"),
-    (r"rust_model\.ot", "rust-bert's format"),
-    (r"weights.*\.npz", "MLX's format"),
-    (r"mlc-chat-config\.json|params_shard_\d+\.bin", "MLC"),
-    (r".*\.mnn", "MNN"),
-    (r".*\.pte", "ExecuTorch"),
-    (r".*\.rk(nn|llm)", "RKNN"),
-    (r"(.*/)?.*\.distcp", "PyTorch's format of distributed checkpoints"),
-    (r"shared_vocabulary\.(json|txt)", "CTranslate2"),
-    (r".*\.llamafile", "llamafile"),
-    (r"(.*/)?.*\.(ckpt|pt|pth)", "a PyTorch pickle of another layout"),
-)
-"""Files of other formats, as regular expressions, and their names."""
-
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -102,15 +65,3 @@ class ModelFiles:
     def refuse(self, what: str, advice: str) -> NoReturn:
         """Raise NotAModelError with this predicate and this sentence."""
         raise NotAModelError(f"{self.name} {what}. {advice}")
-
-
-def other_format(name: str) -> str | None:
-    """Return the name of the format of a file that is not supported, from the file's name."""
-    found = (text for pattern, text in _OTHER_FORMATS if re.fullmatch(pattern, name, re.IGNORECASE))
-    return next(found, None)
-
-
-def other_tokenizer(name: str) -> str | None:
-    """Return the name of the format of a tokenizer that is not supported, from the file's name."""
-    found = (text for pattern, text in _OTHER_TOKENIZERS if re.fullmatch(pattern, name))
-    return next(found, None)

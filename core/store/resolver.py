@@ -31,20 +31,11 @@ from core.errors import (
 from core.remotes import is_remote
 from core.store import checkpoint
 from core.store.formats import usual_precision
-from core.store.model_files import other_format
 from core.store.names import hub_name, is_model, part_names, stem_of
 from core.store.supported import has_whole_model
 from core.store.weights import IR_XML, read_graph
 
 _GGUF_SUFFIX = ".gguf"
-_FOLDER_FILES = {
-    ".safetensors": "a safetensors file",
-    ".bin": "a file of PyTorch or OpenVINO weights",
-    ".xml": "an XML file, as OpenVINO models have",
-    ".json": "a JSON file",
-    ".model": "a tokenizer",
-}
-"""Files of a model folder that are sometimes specified in its place, by suffix."""
 _MAX_CHECKED_FILES = 10_000
 """Files and folders that :func:`check_confined` checks; no model has a hundredth of it."""
 _UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]+")
@@ -342,30 +333,14 @@ def _snapshot(folder: Path) -> Path:
 
 
 def _refuse_other_file(name: str) -> None:
-    """Raise NotAModelError if the name is a file, with its format in the message."""
-    try:
+    """Raise NotAModelError if the name is that of an existing file."""
+    with suppress(OSError, RuntimeError, ValueError):
         path = Path(name).expanduser()
-        if not path.is_file():
-            return
-        with path.open("rb") as file:
-            start = file.read(4)
-    except (OSError, RuntimeError, ValueError):
-        return
-    if start == b"GGUF":
-        raise NotAModelError(
-            f"{path} is a GGUF file without the suffix .gguf. Rename it, or make a link to it with "
-            "that suffix."
-        )
-    if path.suffix in _FOLDER_FILES:
-        raise NotAModelError(
-            f"{path} is {_FOLDER_FILES[path.suffix]}, which is one file of a model. Specify its "
-            f"folder, {path.parent}."
-        )
-    what = other_format(path.name) or f"a {path.suffix or 'nameless'} file"
-    raise NotAModelError(
-        f"{path} is {what}, which is not supported. Specify a folder with safetensors or an "
-        "OpenVINO model, or a GGUF file."
-    )
+        if path.is_file():
+            raise NotAModelError(
+                f"{path} is not a GGUF file, whose name ends in .gguf. Specify the model's folder, "
+                "or a GGUF file."
+            )
 
 
 def _from_folder(folder: Path) -> Source:

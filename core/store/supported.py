@@ -14,15 +14,8 @@ from typing import Any, NoReturn
 
 from core.errors import CorruptModelError
 from core.store.architectures import EXPORTED, cannot_export, known_to_transformers
-from core.store.model_files import (
-    IR_TOKENIZER_FILES,
-    SMALL_FILES,
-    TOKENIZERS,
-    ModelFiles,
-    other_format,
-    other_tokenizer,
-)
-from core.store.names import is_model, part_names
+from core.store.model_files import IR_TOKENIZER_FILES, SMALL_FILES, TOKENIZERS, ModelFiles
+from core.store.names import is_model
 from core.store.weights import IR_BIN, IR_XML
 
 _CHECKPOINTS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
@@ -46,17 +39,17 @@ _ADAPTER = re.compile(
 _WHOLE_MODEL = re.compile(
     r"(pytorch_)?model(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?|openvino_model\.xml"
 )
-_GGUF = re.compile(r"\.gguf([.-](part|split)[^/]*)?$", re.IGNORECASE)
-"""A GGUF file, or a piece of one that was cut into pieces without headers."""
+_NO_WEIGHTS = ("", ".json", ".md", ".py", ".txt")
+"""Suffixes of files that a refusal does not list, as they contain no weights."""
 _VISION = ("vision_config", "vision_tower", "mm_vision_tower", "img_processor", "visual")
 _VISION += ("embd_layer",)  # of Phi-4 multimodal
-_QUANTISER_FILES = {
-    "quantization_config.json": "an unnamed method",
-    "quantize_config.json": "gptq",
-    "quant_config.json": "awq",
-    "hf_quant_config.json": "modelopt",
-}
-"""Files in which older tools and NVIDIA's ModelOpt describe a quantisation instead."""
+_QUANTISATION_FIELDS = ("quantization_config", "compression_config", "quantization", "quip_params")
+_QUANTISATION_FILES = frozenset(
+    f"{name}.json"
+    for name in ("quantization_config", "quantize_config", "quant_config", "hf_quant_config")
+)
+"""Where a quantisation is described: fields of ``config.json``, and files of older tools and of
+NVIDIA's ModelOpt."""
 _CLASS_STEMS = {"hunyuan_v1_dense": "hunyuandensev1"}
 """Where the class of an architecture is not named like its ``model_type``."""
 
@@ -93,7 +86,7 @@ def check_supported(files: ModelFiles) -> Selection:
     if not weights and _irs(names):
         _refuse_other_ir(files)
     if "config.json" not in names:
-        _refuse_incomplete(files, has_weights=bool(weights))
+        _refuse_incomplete(files)
     config = files.json("config.json")
     is_ir = bool(weights) and weights[0] == IR_XML
     if config is not None:
@@ -102,7 +95,7 @@ def check_supported(files: ModelFiles) -> Selection:
     if problem is not None:
         raise problem
     if not weights:
-        _refuse_incomplete(files, has_weights=False)
+        _refuse_incomplete(files)
     _check_tokenizer(files, config)
     others = _others(files, is_ir=is_ir) | index
     return Selection(weights, tuple(sorted(others)), config)
@@ -137,17 +130,14 @@ def _check_not_an_adapter(files: ModelFiles) -> None:
         return
     if "config.json" in names and "adapter_config.json" not in names:
         return
-    described = next((name for name in found if name.endswith("config.json")), None)
-    adapter = (files.json(described) if described else None) or {}
-    base = str(adapter.get("base_model_name_or_path") or adapter.get("model_name") or "")
+    described = next((name for name in found if name.endswith("config.json")), "")
+    base = str((files.json(described) or {}).get("base_model_name_or_path") or "")
     if base.count("/") != 1 or base.startswith((".", "/")):  # a folder of its maker
         base = _original(files) or base
-    kind = str(adapter.get("peft_type") or ("AdapterHub" if "model_name" in adapter else "LORA"))
-    advice = f"Use its base model{base and f' {base}'}"
-    if "LORA" in kind.upper() or kind == "IA3":
-        advice += ", or a version with the adapter merged into it"
-    kind = "LoRA" if kind.upper() == "LORA" else kind
-    files.refuse(f"is an adapter ({kind}), not a whole model", f"{advice}.")
+    files.refuse(
+        "is an adapter, not a whole model",
+        f"Use its base model{base and f' {base}'}, or a version with the adapter merged into it.",
+    )
 
 
 def check_kind(files: ModelFiles) -> None:
@@ -184,75 +174,26 @@ def _refuse_other_ir(files: ModelFiles) -> NoReturn:
     kind = _other_kind(files.json("config.json") or {}, files.names)
     if kind is not None:
         files.refuse(f"is {kind}, not a causal language model", "Choose a text-only model.")
-    if IR_XML in irs:
-        raise CorruptModelError(
-            f"{IR_BIN} is missing in {files.name}. Convert or copy the model again."
-        )
-    if len(irs) > 1:
-        files.refuse(
-            f"consists of several OpenVINO models ({irs[0]}, {irs[1]}), so it is not a causal "
-            "language model",
-            f"Choose a model with one {IR_XML}.",
-        )
     files.refuse(
-        f"contains an OpenVINO model under another name ({irs[0]})",
-        f"Paddock reads {IR_XML} and {IR_BIN} at the top of a folder: copy them there under "
-        "these names.",
+        f"contains OpenVINO models ({', '.join(irs[:2])}), but not {IR_XML} and {IR_BIN} at the "
+        "top",
+        "If it is a causal language model, copy its two files there under these names.",
     )
 
 
-def _refuse_gguf(files: ModelFiles) -> None:
-    """Raise CorruptModelError or NotAModelError if there are GGUF files: none can be used."""
-    found = sorted(name for name in files.names if _GGUF.search(name))
-    for name in found:
-        if not name.lower().endswith(".gguf"):  # .gguf.part1of2, .gguf-split-a
-            files.refuse(
-                f"contains a GGUF file in pieces ({name})",
-                "Join the pieces in their order into one file, for example with cat.",
-            )
-        path = PurePosixPath(name)
-        parts = [str(path.with_name(part)) for part in part_names(path.name)]
-        if missing := sorted(set(parts) - files.names):
-            raise CorruptModelError(
-                f"{missing[0]}, a part of {name}, is missing in {files.name}. Download or copy it "
-                "again."
-            )
-    if found and not any(is_model(PurePosixPath(name).name) for name in found):
-        files.refuse(
-            f"contains a projector, calibration data or an adapter ({found[0]}), but no model",
-            "Add the GGUF file of the model, or choose the model's repository.",
-        )
-    if found:
-        files.refuse(f"contains a GGUF file ({found[0]})", "Specify the path of that file.")
-
-
-def _refuse_incomplete(files: ModelFiles, *, has_weights: bool) -> NoReturn:
-    """Say why the configuration or the weights cannot be found."""
-    _refuse_gguf(files)
-    names, has_config = sorted(files.names), "config.json" in files.names
-    formats = [(text, name) for name in names if (text := other_format(name))]
-    unlisted = [n for n in names if n.endswith(".safetensors") and other_format(n) is None]
-    if has_config and unlisted:
-        files.refuse(
-            f"contains safetensors, such as {unlisted[0]}, that are neither named "
-            "model.safetensors nor listed in a model.safetensors.index.json",
-            "Choose the original repository of the model, or add the index.",
-        )
-    if formats and not has_weights:
-        text, name = formats[0]
-        files.refuse(
-            f"contains only {text} ({name}), which is not supported",
-            "Choose a repository or folder with safetensors, an OpenVINO model or a GGUF file.",
-        )
-    if not has_config:
-        files.refuse(
-            "contains no config.json, so it is not a supported model",
-            "Specify the folder or the original repository with the model's config.json and "
-            "weights.",
-        )
+def _refuse_incomplete(files: ModelFiles) -> NoReturn:
+    """Say which of configuration and weights is missing, and what there is instead."""
+    names = [n for n in sorted(files.names) if PurePosixPath(n).suffix not in _NO_WEIGHTS]
+    for name in names:
+        if name.lower().endswith(".gguf") and is_model(PurePosixPath(name).name):
+            files.refuse(f"contains a GGUF file ({name})", "Specify the path of that file.")
+    missing = "no config.json"
+    if "config.json" in files.names:
+        missing = f"neither model.safetensors or its index, nor pytorch_model.bin, nor {IR_XML}"
     files.refuse(
-        "contains neither safetensors, nor pytorch_model.bin, nor OpenVINO weights",
-        "Choose the original repository of the model, or copy the weights into the folder.",
+        f"contains {missing}{', but ' if names else ''}{', '.join(names[:5])}",
+        "Choose the model's original repository, or a folder or repository with its config.json "
+        "and safetensors, with an OpenVINO model, or with a GGUF file.",
     )
 
 
@@ -271,14 +212,7 @@ def _check_tokenizer(files: ModelFiles, config: dict[str, Any] | None) -> None:
         reads = f"reads {', '.join(sorted(read))}" if read else "does not read it"
         why = f"its tokenizer class {kind} {reads}" if kind else "it names no tokenizer class"
         files.refuse(f"has a tokenizer in {TOKENIZERS[found[0]]} ({found[0]}), but {why}", advice)
-    for name in sorted(names):
-        if (text := other_tokenizer(name)) is not None:
-            files.refuse(f"has a tokenizer in {text} ({name}), which is not supported", advice)
-    files.refuse(
-        "contains no tokenizer",
-        "Copy the model's tokenizer.json (or tokenizer.model) and tokenizer_config.json into it, "
-        "or choose the original repository.",
-    )
+    files.refuse("contains no tokenizer.json and no tokenizer.model", advice)
 
 
 def _tokenizer_class(files: ModelFiles, config: Mapping[str, Any]) -> tuple[str, set[str]]:
@@ -378,40 +312,19 @@ def _other_kind(config: Mapping[str, Any], names: frozenset[str]) -> str | None:
 
 
 def _check_not_quantised(files: ModelFiles, config: Mapping[str, Any]) -> None:
-    found = config.get("quantization_config") or config.get("compression_config")
-    own = next((name for name in _QUANTISER_FILES if name in files.names), None)
-    method = None
-    if isinstance(found, dict) and found:
-        method = _quantiser(found, "MLX" if config.get("quantization") else "an unnamed method")
-    elif found:
-        method = str(found)[:40]
-    elif config.get("quantization"):
-        method = "MLX"
-    elif config.get("quip_params"):
-        method = "QuIP#"
-    elif own is not None:
-        method = _quantiser(files.json(own) or {}, _QUANTISER_FILES[own])
-    if method is None:
+    found = next((config[name] for name in _QUANTISATION_FIELDS if config.get(name)), None)
+    if found is None and not _QUANTISATION_FILES & files.names:
         return
+    method = found.get("quant_method") if isinstance(found, dict) else found
     original = _original(files)
     files.refuse(
-        f"is quantised with {method}, and these weights cannot be converted",
+        f"is quantised{f' with {str(method)[:40]}' if method else ''}, and these weights cannot be "
+        "converted",
         f"Use {original}, the model from which it was made."
         if original
         else "Use a version of it that is not quantised, if there is one, or one that is published "
         "as an OpenVINO model or a GGUF file.",
     )
-
-
-def _quantiser(settings: Mapping[str, Any], default: str) -> str:
-    signs = {
-        "load_in_4bit": "bitsandbytes",
-        "load_in_8bit": "bitsandbytes",
-        "quant_algo": "modelopt",
-        "config_groups": "compressed-tensors",
-    }
-    unnamed = next((signs[key] for key in signs if settings.get(key)), default)
-    return str(settings.get("quant_method") or unnamed)
 
 
 def _original(files: ModelFiles) -> str | None:

@@ -122,7 +122,7 @@ def test_access_from_the_environment(
         ("config.json", "[]", "not readable"),
         ("config.json", None, r"no config\.json"),
         ("tokenizer.json", None, "no tokenizer"),
-        ("model.safetensors", None, "neither safetensors"),
+        ("model.safetensors", None, r"neither model\.safetensors"),
         ("config.json", '{"architectures": ["BertForMaskedLM"]}', "BertForMaskedLM"),
         (
             "config.json",

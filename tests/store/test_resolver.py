@@ -116,7 +116,7 @@ def test_missing_tokenizer_is_named(folder: Path) -> None:
 
 def test_missing_weights_are_named(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    with pytest.raises(NotAModelError, match="nor OpenVINO weights"):
+    with pytest.raises(NotAModelError, match=r"nor openvino_model\.xml"):
         resolve(str(folder))
 
 
