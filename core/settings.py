@@ -139,11 +139,6 @@ class Settings(BaseSettings):
         return self.home / "import"
 
     @property
-    def genai_checks_file(self) -> Path:
-        """Results of the GenAI check by architecture; see :mod:`core.store.genai_check`."""
-        return self.home / "genai-checks.json"
-
-    @property
     def downloads_dir(self) -> Path:
         """Folder of checkpoints downloaded from the Hugging Face Hub."""
         return self.home / "downloads"

@@ -48,7 +48,7 @@ from core.runtimes.spec import DEFAULT_RUNTIME, ExecutionHints, ModelSpec, Runti
 from core.runtimes.subprocess_runtime import SubprocessRuntime
 from core.runtimes.tuned_hints import Tuned, TunedHints, TuningKey
 from core.settings import Settings
-from core.store import ModelStore, Progress, StoredModel, TaskQueue, with_genai_check
+from core.store import ModelStore, Progress, StoredModel, TaskQueue
 from core.store.hub import HubAccess
 from core.store.npu import ensure_weights, find_weights
 from core.store.resolver import recorded_name
@@ -437,8 +437,7 @@ class Engine:
         source, precision = self.store.resolve(spec.model), spec.precision.on(spec.device)
         stored = find_weights(self.store, source, precision)
         if stored is not None:
-            stored = self.store.verify(stored, full=False)
-            return with_genai_check(stored, self.settings, report, cancelled)
+            return self.store.verify(stored, full=False)
         with MONITOR.running():  # a conversion affects the timings of other answers
             return ensure_weights(
                 source,

@@ -8,5 +8,5 @@ from core.store.progress import Progress, Stage
 from core.store.resolver import Source, SourceKind, resolve
 from core.store.store import DiskUsage, ModelStore, StoredDownload
 from core.store.stored import StoredModel
-from core.store.subprocesses import convert_in_process, fetch_in_process, with_genai_check
+from core.store.subprocesses import convert_in_process, fetch_in_process
 from core.store.tasks import TaskQueue, TaskRequest, TaskState, TaskView

@@ -1,4 +1,4 @@
-"""Check, once, whether OpenVINO GenAI gives the same results as Optimum Intel for an architecture.
+"""Check whether OpenVINO GenAI gives the same results as Optimum Intel for an architecture.
 
 GenAI replaces each attention of an IR by paged attention, and some architectures lose a part of
 their attention in this transformation, without an error: MPT and Falcon their ALiBi biases, GPT-Neo
@@ -8,9 +8,7 @@ context length 24, and both runtimes continue the same texts with it, some of th
 window and the context length, in FP32 and with exact hints. They either agree within rounding
 (0.0000 in log-probability) or clearly differ (0.4 and more).
 
-A result is valid for a processor, the versions of the libraries and the scaled-down configuration,
-which the models of one family share whatever their size. It is stored in the home folder and in the
-manifest of each stored model.
+This is done once, at the end of a conversion; the result is stored in the model's manifest.
 """
 
 from __future__ import annotations
@@ -20,15 +18,10 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-from pydantic import TypeAdapter, ValidationError
-
-from core.hardware.devices import host_facts
 from core.store.checkpoint import CONTEXT_LENGTHS, read_json
 from core.store.library_env import LIBRARY_ERRORS
 from core.store.manifest import GenAICheck, GenAIOutcome
@@ -66,9 +59,6 @@ so that no user waits for a check before the first answer."""
 _LIBRARIES = ("openvino", "openvino-genai", "optimum-intel", "transformers")
 """Libraries on whose versions a result depends."""
 
-_RESULTS = TypeAdapter(list[GenAICheck])
-"""Content of the file of results."""
-
 _WINDOW = 16
 _ORIGINAL_LENGTH = 24
 _POSITIONS = 128
@@ -81,50 +71,20 @@ _TEXTS = ((12, 40), (40, 12))
 """Prompt and new tokens: one text exceeds the window during generation, one in its prompt."""
 
 
-def is_current(check: GenAICheck | None, folder: Path) -> bool:
-    """Return whether a result is valid for the stored model and the installed libraries."""
-    if check is None:
-        return False
-    of_the_ir = check.outcome in (GenAIOutcome.STATE, GenAIOutcome.INPUTS)
-    return of_the_ir or check.key == _key(_config(folder))
+def genai_check(folder: Path) -> GenAICheck:
+    """Return whether GenAI runs the converted model in ``folder`` correctly.
 
-
-def known_check(folder: Path, results_file: Path) -> GenAICheck | None:
-    """Return the result for the stored model in ``folder``, or None if a check is needed."""
+    A comparison takes a second, and a few more if the conversion libraries are not loaded yet.
+    """
     report = read_weights(folder)
     if report.cache is Cache.INPUTS:
-        return GenAICheck(key="", outcome=GenAIOutcome.INPUTS)
+        return GenAICheck(outcome=GenAIOutcome.INPUTS)
     if states := report.other_states:
-        return GenAICheck(key="", outcome=GenAIOutcome.STATE, detail=", ".join(states[:3]))
-    config = _config(folder)
+        return GenAICheck(outcome=GenAIOutcome.STATE, detail=", ".join(states[:3]))
+    config = read_json(folder / "config.json")
     if architecture_key(config) in KNOWN_EXACT:
-        return GenAICheck(key=_key(config), outcome=GenAIOutcome.EXACT, difference=0.0)
-    return _read(results_file).get(_key(config))
-
-
-def genai_check(folder: Path, results_file: Path) -> GenAICheck:
-    """Return the result for the stored model in ``folder``, known or from a check that runs now.
-
-    A check takes a second, and a few more if the conversion libraries are not loaded yet.
-    """
-    results_file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(results_file.with_suffix(".lock")):
-        if (known := known_check(folder, results_file)) is not None:
-            return known
-        check = compare_runtimes(_config(folder))
-        rows = [*_read(results_file).values(), check]
-        aside = results_file.with_suffix(".new")
-        aside.write_bytes(_RESULTS.dump_json(rows, indent=2))
-        aside.replace(results_file)
-        return check
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "config.json")
-
-
-def _key(config: Mapping[str, Any]) -> str:
-    return _digest([architecture_key(config), host_facts().cpu])
+        return GenAICheck(outcome=GenAIOutcome.EXACT, difference=0.0)
+    return compare_runtimes(config)
 
 
 def architecture_key(config: Mapping[str, Any]) -> str:
@@ -132,23 +92,9 @@ def architecture_key(config: Mapping[str, Any]) -> str:
 
     Models that only differ in size have the same key.
     """
-    return _digest([scaled_down_config(config), _versions()])
-
-
-@cache
-def _versions() -> list[str]:
-    return [metadata.version(name) for name in _LIBRARIES]
-
-
-def _read(results_file: Path) -> dict[str, GenAICheck]:
-    try:
-        results = _RESULTS.validate_json(results_file.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValidationError) as error:
-        log.warning("%s cannot be read; its checks are repeated: %s", results_file, error)
-        return {}
-    return {result.key: result for result in results}
+    content = [scaled_down_config(config), [metadata.version(name) for name in _LIBRARIES]]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 # The scaled-down configuration
@@ -276,17 +222,11 @@ def _first(config: Mapping[str, Any], names: Sequence[str]) -> int | None:
     return next((config[name] for name in names if isinstance(config.get(name), int)), None)
 
 
-def _digest(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 # The check
 
 
 def compare_runtimes(config: Mapping[str, Any]) -> GenAICheck:
     """Create a tiny model from a configuration and compare the runtimes' continuations of texts."""
-    key = _key(config)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:
@@ -295,14 +235,14 @@ def compare_runtimes(config: Mapping[str, Any]) -> GenAICheck:
         except LIBRARY_ERRORS as error:
             model_type = config.get("model_type")
             log.info("No tiny model of %s can be created: %s", model_type, one_line(error))
-            return GenAICheck(key=key, outcome=GenAIOutcome.UNCHECKED, detail=one_line(error))
+            return GenAICheck(outcome=GenAIOutcome.UNCHECKED, detail=one_line(error))
         try:
             found = [_by_genai(folder, *text) for text in _TEXTS]
         except RuntimeError as error:
-            return GenAICheck(key=key, outcome=GenAIOutcome.REFUSED, detail=one_line(error))
+            return GenAICheck(outcome=GenAIOutcome.REFUSED, detail=one_line(error))
     largest = max(map(_difference, expected, found))
     outcome = GenAIOutcome.EXACT if largest <= TOLERANCE else GenAIOutcome.DIFFERS
-    return GenAICheck(key=key, outcome=outcome, difference=round(largest, 4))
+    return GenAICheck(outcome=outcome, difference=round(largest, 4))
 
 
 _Continuation = list[tuple[int, float]]

@@ -97,8 +97,6 @@ class GenAIOutcome(StrEnum):
 class GenAICheck(_Frozen):
     """Result of a check of OpenVINO GenAI."""
 
-    key: str
-    """Architecture, processor and library versions for which the result is valid."""
     outcome: GenAIOutcome
     difference: float | None = None
     """Largest difference of a token's log-probability from Optimum's."""
@@ -194,7 +192,7 @@ class Manifest(_Frozen):
     """Context length in tokens; None if the configuration does not specify it."""
     has_chat_template: bool
     genai: GenAICheck | None = None
-    """None in older manifests; see :func:`core.store.subprocesses.with_genai_check`."""
+    """None in older manifests: not checked."""
     created: datetime
     """UTC."""
     duration_s: float

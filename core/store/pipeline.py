@@ -143,7 +143,7 @@ class Conversion:
         sampling = source.model.sampling if source.model else None
         used, gguf = convert(origin.folder, work, precision, settings, self.report, sampling)
         self.report(Progress(Stage.CHECKING, "Checking the model with OpenVINO GenAI.", 0.88))
-        genai = genai_check(folder, self.settings.genai_checks_file)
+        genai = genai_check(folder)
         self.report(Progress(Stage.CHECKING, "Recording sizes and checksums.", 0.9))
         config = checkpoint.read_json(folder / "config.json")
         files = {

@@ -5,11 +5,9 @@ The child is :mod:`core.store.worker`; its docstring describes the protocol.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +15,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from core.catalogue import Compression, Precision
-from core.errors import ConversionError, CorruptModelError, HubError, StoppedError, UserError
+from core.errors import ConversionError, HubError, StoppedError, UserError
 from core.settings import Settings
 from core.store.files import folder_bytes
-from core.store.genai_check import is_current, known_check
-from core.store.manifest import GenAICheck, GenAIOutcome
-from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
+from core.store.progress import Progress, ProgressCallback, ignore_progress
 from core.store.resolver import Source, SourceKind
 from core.store.store import ModelStore
 from core.store.stored import StoredModel
@@ -31,8 +27,6 @@ from core.workers.process import Event, WorkerDied, WorkerProcess
 
 if TYPE_CHECKING:
     from core.store.hub import HubAccess
-
-log = logging.getLogger(__name__)
 
 _WORKER = "core.store.worker"
 
@@ -88,8 +82,7 @@ def convert_in_process(
                 f"{present.title} in {present.label} is on disk with other settings ({made.text}). "
                 "Delete it first to compress it again."
             )
-        stored = store.ensure(source, precision, progress=progress)
-        return with_genai_check(stored, settings, progress, cancel)
+        return store.ensure(source, precision, progress=progress)
     settings.check_not_kiosk()
     request = {
         "kind": "convert",
@@ -104,44 +97,6 @@ def convert_in_process(
     if stored is None:
         raise ConversionError(f"{source.title} changed during the conversion. Try again.")
     return stored
-
-
-def with_genai_check(
-    stored: StoredModel,
-    settings: Settings,
-    progress: ProgressCallback = ignore_progress,
-    cancel: threading.Event | None = None,
-) -> StoredModel:
-    """Return the stored model with a current result of :mod:`core.store.genai_check`.
-
-    Models are checked when they are converted. Only models of an earlier version of Paddock or of
-    other library versions are checked here, in a child process if the architecture is not known
-    yet.
-
-    Raises:
-        StoppedError: ``cancel`` was set.
-    """
-    results_file = settings.genai_checks_file
-    try:
-        if is_current(stored.manifest.genai, stored.folder):
-            return stored
-        check = known_check(stored.folder, results_file)
-    except CorruptModelError as error:  # loading the model reports the same
-        log.warning("%s cannot be checked: %s", stored.key, error)
-        return stored
-    if check is None:
-        message = "Checking OpenVINO GenAI's results for this architecture (only once)."
-        progress(Progress(Stage.CHECKING, message, None))
-        request = {"kind": "check", "folder": str(stored.folder), "settings": _plain(settings)}
-        with WorkerProcess(_WORKER, request) as child, suppress(WorkerDied):
-            child.follow(
-                cancel=cancel or threading.Event(), stopped="Stopped. No incomplete model was kept."
-            )
-        check = known_check(stored.folder, results_file)
-    if check is None:
-        log.warning("%s could not be checked: %s", stored.key, child.exit_reason())
-        check = GenAICheck(key="", outcome=GenAIOutcome.UNCHECKED)
-    return stored.updated(genai=check)
 
 
 def fetch_in_process(
@@ -223,7 +178,8 @@ def _run_child(
 
     request |= {
         "model": source.key if source.model else str(source.location),
-        "settings": _plain(settings),
+        # Without the database's password.
+        "settings": settings.model_dump(mode="json", exclude={"database_url"}),
         "access": asdict(access),
     }
     try:
@@ -250,8 +206,3 @@ def _run_child(
             f"The conversion of {source.title} ended unexpectedly ({death}) and nothing was kept. "
             "Try again."
         ) from None
-
-
-def _plain(settings: Settings) -> dict[str, Any]:
-    """Return the settings as JSON, without the database's password."""
-    return settings.model_dump(mode="json", exclude={"database_url"})

@@ -1,11 +1,9 @@
 """The child process that downloads and converts: ``python -m core.store.worker``.
 
-Its request (see :mod:`core.workers.child`) has ``kind`` ("get", "convert" or "check"), ``model`` (a
-name for :func:`core.store.resolver.resolve`), ``settings`` (fields of
-:class:`core.settings.Settings`), ``access`` (fields of :class:`core.store.hub.HubAccess`) and, for
-"convert", ``precision`` and ``compression`` (an object or null). "check", which checks a stored
-model with OpenVINO GenAI, has ``folder`` and ``settings`` only. The only events before the last are
-``progress``.
+Its request (see :mod:`core.workers.child`) has ``kind`` ("get" or "convert"), ``model`` (a name for
+:func:`core.store.resolver.resolve`), ``settings`` (fields of :class:`core.settings.Settings`),
+``access`` (fields of :class:`core.store.hub.HubAccess`) and, for "convert", ``precision`` and
+``compression`` (an object or null). The only events before the last are ``progress``.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import logging
 import sys
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,7 +19,6 @@ import psutil
 from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import ConversionError, HubError, PaddockError
 from core.settings import Settings
-from core.store.genai_check import genai_check
 from core.store.library_env import disable_telemetry, quieten_libraries, skip_optional_imports
 from core.store.progress import Progress
 from core.store.store import ModelStore
@@ -47,9 +43,6 @@ def _work(request: dict[str, Any], channel: Channel) -> None:
         channel.say(event="progress", **asdict(step))
 
     settings = Settings(**request["settings"])
-    if request["kind"] == "check":
-        genai_check(Path(request["folder"]), settings.genai_checks_file)
-        return
     from core.store.hub import HubAccess
 
     store = ModelStore(settings)

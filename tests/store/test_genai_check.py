@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,14 @@ from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
 from core.runtimes.subprocess_runtime import SubprocessRuntime
 from core.settings import Settings
-from core.store import ModelStore, StoredModel, resolve, with_genai_check
-from core.store import genai_check as checks
+from core.store import ModelStore, StoredModel, resolve
 from core.store.genai_check import (
     KNOWN_EXACT,
     architecture_key,
     compare_runtimes,
-    is_current,
     scaled_down_config,
 )
-from core.store.manifest import GenAICheck, GenAIOutcome, read_manifest, write_manifest
+from core.store.manifest import GenAICheck, GenAIOutcome, write_manifest
 from core.store.weights import read_weights
 from tests.builders import ARCHITECTURES, tiny_config, tiny_tokenizer
 
@@ -232,38 +229,6 @@ def test_without_the_check_genai_gives_wrong_answers(mpt, tmp_path):
         loaded.close()
 
 
-def test_another_precision_is_not_checked_again(mpt, home, monkeypatch):
-    monkeypatch.setattr(checks, "compare_runtimes", lambda config: pytest.fail("checked again"))
-    stored = ModelStore(home).ensure(resolve(mpt[0].manifest.source.location), Precision.INT8)
-    assert stored.manifest.genai == mpt[0].manifest.genai
-
-
-def test_a_check_with_other_library_versions_is_outdated(mpt, monkeypatch):
-    stored, _ = mpt
-    assert is_current(stored.manifest.genai, stored.folder)
-    monkeypatch.setattr(checks, "_versions", lambda: ["2027.0"])
-    assert not is_current(stored.manifest.genai, stored.folder)
-
-
-def test_a_model_of_an_earlier_paddock_is_checked_in_a_child_process(mpt, home, tmp_path):
-    stored, _ = mpt
-    folder = shutil.copytree(stored.folder, tmp_path / "copy")
-    write_manifest(folder, stored.manifest.model_copy(update={"genai": None}))
-    old = replace(stored, folder=folder, manifest=read_manifest(folder))
-    elsewhere = Settings(home=tmp_path / "home")
-    checked = with_genai_check(old, elsewhere)
-    assert checked.manifest.genai == stored.manifest.genai
-    assert read_manifest(folder).genai == stored.manifest.genai
-    assert elsewhere.genai_checks_file.is_file()
-
-
-def test_a_damaged_results_file_is_replaced(mpt, tmp_path):
-    kept = tmp_path / "checks.json"
-    kept.write_text("{", encoding="utf-8")
-    assert checks.genai_check(mpt[0].folder, kept).outcome is GenAIOutcome.DIFFERS
-    assert json.loads(kept.read_text(encoding="utf-8"))[0]["outcome"] == "differs"
-
-
 # States
 
 
@@ -354,7 +319,7 @@ def test_optimum_computes_the_cache_again_when_longrope_switches(home, tmp_path)
 def test_what_genai_refuses_at_its_load_is_run_by_optimum(home, tmp_path):
     checkpoint(tmp_path / "xglm", "xglm", d_model=64, num_layers=2, attention_heads=4, ffn_dim=128)
     stored = ModelStore(home).ensure(resolve(str(tmp_path / "xglm")), Precision.FP32)
-    unknown = GenAICheck(key="", outcome=GenAIOutcome.UNCHECKED)
+    unknown = GenAICheck(outcome=GenAIOutcome.UNCHECKED)
     write_manifest(stored.folder, stored.manifest.model_copy(update={"genai": unknown}))
     loaded = GenAIRuntime().load(stored.folder, SPEC)
     try:
