@@ -25,7 +25,7 @@ from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
 from core.settings import Settings
-from core.store import ModelStore, SourceKind, StoredModel, npu
+from core.store import ModelStore, SourceKind, StoredModel, subprocesses
 from core.store.manifest import SourceRecord, write_manifest
 from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
 from tests.fakes import FakeModel, FakeRuntime
@@ -98,7 +98,9 @@ def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(npu, "convert_in_process", lambda *_, **__: pytest.fail("it was converted"))
+    monkeypatch.setattr(
+        subprocesses, "_run_child", lambda *_, **__: pytest.fail("it was converted")
+    )
 
 
 @here

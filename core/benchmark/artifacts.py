@@ -32,7 +32,6 @@ from core.store import (
 )
 from core.store.checkpoint import context_length, inspect_checkpoint, is_ir, read_json
 from core.store.files import folder_bytes
-from core.store.npu import ensure_weights, find_weights
 from core.store.weights_source import original_folder
 from core.units import bytes_text
 
@@ -112,7 +111,7 @@ def prepare_artifact(
         return _stored(stored)
     source = ModelStore(settings).resolve(artifact.model)
     if precision is not None:
-        stored = ensure_weights(
+        stored = convert_in_process(
             source, precision, settings=settings, progress=report, cancel=cancel
         )
         return _stored(stored)
@@ -157,7 +156,7 @@ def is_prepared(artifact: Artifact, settings: Settings) -> bool:
             source = ModelStore(settings).resolve(artifact.model)
         if artifact.precision is None:
             return original_folder(source, settings) is not None
-        return find_weights(ModelStore(settings), source, artifact.precision) is not None
+        return ModelStore(settings).find(source, artifact.precision) is not None
     except PaddockError:
         return False
 

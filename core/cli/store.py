@@ -76,7 +76,7 @@ def convert(options: argparse.Namespace, settings: Settings) -> int:
     )
     int4 = _int4(options, source, precision, settings)
     int8 = _int8(options, precision)
-    if store.get(source, precision) is None:
+    if store.find(source, precision) is None:
         needs = _estimate(source, precision, settings, int4, access)
         speed = _speed_text(source, precision, settings, int4)
         print(_needs_text(source, precision, needs) + speed, file=sys.stderr, flush=True)

@@ -10,7 +10,6 @@ from core.runtimes.pool import ModelPool, canonical, memory_for, memory_needed
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore
 from core.store.estimate import result_bytes
-from core.store.npu import find_weights
 from core.store.weights_source import find_origin
 from core.units import bytes_text
 
@@ -54,7 +53,7 @@ def _memory(pool: ModelPool, store: ModelStore, spec: ModelSpec) -> int:
     try:
         source = store.resolve(spec.model)
         precision = spec.precision.on(spec.device)
-        stored = find_weights(store, source, precision)
+        stored = store.find(source, precision)
         if stored is not None:
             return memory_needed(stored)
         origin = find_origin(source, precision, pool.settings)

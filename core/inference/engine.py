@@ -48,9 +48,8 @@ from core.runtimes.spec import DEFAULT_RUNTIME, ExecutionHints, ModelSpec, Runti
 from core.runtimes.subprocess_runtime import SubprocessRuntime
 from core.runtimes.tuned_hints import Tuned, TunedHints, TuningKey
 from core.settings import Settings
-from core.store import ModelStore, Progress, StoredModel, TaskQueue
+from core.store import ModelStore, Progress, StoredModel, TaskQueue, convert_in_process
 from core.store.hub import HubAccess
-from core.store.npu import ensure_weights, find_weights
 from core.store.resolver import recorded_name
 
 ABANDONED_S = 60.0
@@ -435,11 +434,11 @@ class Engine:
             on_progress(progress.message, progress.fraction)
 
         source, precision = self.store.resolve(spec.model), spec.precision.on(spec.device)
-        stored = find_weights(self.store, source, precision)
+        stored = self.store.find(source, precision)
         if stored is not None:
             return self.store.verify(stored, full=False)
         with MONITOR.running():  # a conversion affects the timings of other answers
-            return ensure_weights(
+            return convert_in_process(
                 source,
                 precision,
                 settings=self.settings,
@@ -470,4 +469,4 @@ def find_stored(store: ModelStore, spec: ModelSpec) -> StoredModel | None:
     Raises:
         PaddockError: there is no such model, or its stored files are damaged.
     """
-    return find_weights(store, store.resolve(spec.model), spec.precision.on(spec.device))
+    return store.find(store.resolve(spec.model), spec.precision.on(spec.device))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.catalogue import DEFAULT_PRECISION, Compression, Precision, catalogue
+from core.catalogue import DEFAULT_PRECISION, INT4_RECIPES, Compression, Precision, catalogue
 from core.errors import CorruptModelError, ModelBusyError, PaddockError, UnknownModelError
 from core.remotes import is_remote, split_name
 from core.settings import Settings
@@ -76,6 +76,20 @@ class ModelStore:
             CorruptModelError: the manifest is missing or damaged.
         """
         return find_stored(source, precision, self._folders.models)
+
+    def find(self, source: Source, precision: Precision) -> StoredModel | None:
+        """Return the stored model that is used for a precision, or None: for an NPU's INT4 also a
+        model of another recipe, or one published in INT4, that has the settings of an NPU.
+
+        Raises:
+            CorruptModelError: a manifest is missing or damaged.
+        """
+        if precision is Precision.INT4_NPU:
+            for recipe in INT4_RECIPES:
+                stored = self.get(source, recipe)
+                if stored is not None and stored.serves(precision):
+                    return stored
+        return self.get(source, precision)
 
     def is_outdated(self, stored: StoredModel) -> bool:
         """Return whether the source has changed, so that the next use converts it again."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from core.catalogue import Compression, Precision
-from core.errors import ConversionError, HubError, StoppedError, UserError
+from core.errors import ConversionError, HubError, NotAModelError, StoppedError, UserError
 from core.settings import Settings
 from core.store.files import folder_bytes
 from core.store.progress import Progress, ProgressCallback, ignore_progress
@@ -57,7 +57,8 @@ def convert_in_process(
 ) -> StoredModel:
     """Do what :meth:`ModelStore.ensure` does, in a child process if the model is not stored.
 
-    A stored model is verified and returned without a child process. Blocks; call it from a worker
+    A stored model, see :meth:`ModelStore.find`, is verified and returned without a child process.
+    A model published in INT4 is taken over as it is also for an NPU. Blocks; call it from a worker
     thread.
 
     Args:
@@ -70,11 +71,18 @@ def convert_in_process(
     Raises:
         StoppedError: ``cancel`` was set.
         UserError: the model is stored with other settings than ``compression``.
+        NotAModelError: it was published in INT4 that an NPU, for which it is wanted, does not run.
         PaddockError: what :meth:`ModelStore.ensure` raises; ConversionError if the child died.
     """
     store = ModelStore(settings)
     source = store.resolve(model) if isinstance(model, str) else model
-    present = store.get(source, precision)
+    wanted, present = precision, store.find(source, precision)
+    if present is None and wanted is Precision.INT4_NPU:
+        stored = store.get(source, Precision.INT4)
+        kept = stored is not None and stored.kept_unchanged
+        own = store.default_precision(source.name, ask_hub=not kept, access=access)
+        if kept or own is Precision.INT4:  # it cannot be compressed again
+            precision, present = Precision.INT4, stored
     if present is not None:
         made = present.compression
         if compression is not None and made not in (None, compression):
@@ -82,7 +90,7 @@ def convert_in_process(
                 f"{present.title} in {present.label} is on disk with other settings ({made.text}). "
                 "Delete it first to compress it again."
             )
-        return store.ensure(source, precision, progress=progress)
+        return _serving(store.ensure(source, present.precision, progress=progress), wanted)
     settings.check_not_kiosk()
     request = {
         "kind": "convert",
@@ -96,6 +104,21 @@ def convert_in_process(
     stored = store.get(source, precision)
     if stored is None:
         raise ConversionError(f"{source.title} changed during the conversion. Try again.")
+    return _serving(stored, wanted)
+
+
+def _serving(stored: StoredModel, precision: Precision) -> StoredModel:
+    """Return the model if it is used for a precision.
+
+    Raises:
+        NotAModelError: it was published in INT4 that does not run on an NPU.
+    """
+    if stored.precision is not precision and not stored.serves(precision):
+        how = stored.int4.text if stored.int4 is not None else "settings unknown"
+        raise NotAModelError(
+            f"The INT4 weights of {stored.title} do not run on an NPU ({how}). Use its original "
+            "checkpoint, or a version for NPUs."
+        )
     return stored
 
 

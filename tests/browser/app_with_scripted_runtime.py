@@ -19,7 +19,7 @@ SHELL = Path(__file__).resolve().parents[2] / "core" / "ui" / "shell.py"
 core.inference.engine.default_runtimes = lambda settings: dict.fromkeys(
     RuntimeName, ScriptedRuntime()
 )
-core.inference.engine.ensure_weights = scripted_conversion
+core.inference.engine.convert_in_process = scripted_conversion
 
 core.compare.timed_answers.SHORTEST_S = 0.0  # scripted answers are not repeated
 core.compare.match.IDLE_WAIT_S = 0.0  # the tests keep the machine busy

@@ -340,7 +340,7 @@ def test_answer_during_a_conversion_for_another_answer_is_contended(
 
     warm = spec_of("llama", Precision.INT8)
     assert start(engine, warm, None).wait(PATIENCE_S)
-    monkeypatch.setattr(core.inference.engine, "ensure_weights", long_work)
+    monkeypatch.setattr(core.inference.engine, "convert_in_process", long_work)
     other = start(engine, ModelSpec("org/name", Precision.INT8, "CPU"), None)
     assert begun.wait(PATIENCE_S)
     during = start(engine, warm, None)

@@ -63,7 +63,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "default_runtimes",
         lambda settings: dict.fromkeys(RuntimeName, ScriptedRuntime()),
     )
-    monkeypatch.setattr(core.inference.engine, "ensure_weights", scripted_conversion)
+    monkeypatch.setattr(core.inference.engine, "convert_in_process", scripted_conversion)
     monkeypatch.setattr(timed_answers, "SHORTEST_S", 0.0)  # answers are not repeated
     monkeypatch.setattr(match_module, "BEGIN_TIMEOUT_S", 0.0)  # nor wait for the page's timer
     STAGES.clear()

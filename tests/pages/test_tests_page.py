@@ -30,7 +30,7 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Replace the runtimes by scripted ones."""
     runtimes = dict.fromkeys(RuntimeName, ScriptedRuntime())
     monkeypatch.setattr(core.inference.engine, "default_runtimes", lambda settings: runtimes)
-    monkeypatch.setattr(core.inference.engine, "ensure_weights", scripted_conversion)
+    monkeypatch.setattr(core.inference.engine, "convert_in_process", scripted_conversion)
     STAGES.clear()
     STAGES["paddock-neox"].put(Script("It is Paris."))
     STAGES["paddock-llama"].put(Script("It is Rome."))

@@ -119,7 +119,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         keys.append(source.key)
         return stored_model(ModelSpec(source.key, precision))
 
-    monkeypatch.setattr(core.inference.engine, "ensure_weights", convert)
+    monkeypatch.setattr(core.inference.engine, "convert_in_process", convert)
     return keys
 
 
