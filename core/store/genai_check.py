@@ -74,7 +74,7 @@ _TEXTS = ((12, 40), (40, 12))
 def genai_check(folder: Path) -> GenAICheck:
     """Return whether GenAI runs the converted model in ``folder`` correctly.
 
-    A comparison takes a second, and a few more if the conversion libraries are not loaded yet.
+    A comparison takes a few seconds, and more if the conversion libraries are not loaded yet.
     """
     report = read_weights(folder)
     if report.cache is Cache.INPUTS:
