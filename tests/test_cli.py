@@ -256,6 +256,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_text(model: str, run, monkeypatch
 # convert, models, doctor
 
 
+@pytest.mark.long
 def test_a_model_not_on_disk_is_converted_first_and_only_to_that_precision(
     checkpoints, tmp_path: Path
 ):

@@ -183,6 +183,7 @@ def test_stored_model_is_kept_when_its_checkpoint_is_missing(
     assert ask(engine, replace(on_npu, device="CPU")).answer.error is None
 
 
+@pytest.mark.long
 def test_stop_ends_the_conversion_and_keeps_the_stored_model(engine: Engine, mine: StoredModel):
     before, ended = state_of(mine.folder), threading.Event()
     job = start(engine, ON_NPU)

@@ -108,6 +108,7 @@ def test_every_prompt_length_has_a_complete_round(job: Job):
     assert workers() == []
 
 
+@pytest.mark.long
 def test_the_baseline_runs_the_checkpoint_with_pytorch(job: Job):
     spec = replace(job.spec, precision=Precision.FP16, runtime=RuntimeName.PYTORCH)
     found = run(replace(job, folder=Path(job.spec.model), spec=spec))

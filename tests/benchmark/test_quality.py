@@ -133,6 +133,7 @@ def test_perplexity_of_uniform_predictions_is_the_vocabulary(monkeypatch):
     assert [step["message"] for step in steps].count("Answering instructions.") == 10
 
 
+@pytest.mark.long
 def test_precisions_are_compared_in_their_own_processes(
     spec_of: Callable[..., ModelSpec], engine: Engine
 ):

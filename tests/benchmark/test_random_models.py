@@ -118,6 +118,7 @@ def test_checkpoint_is_written_once(settings: Settings):
     assert ModelStore(settings).list() == []  # apart from the person's models
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("convert_here")
 def test_conversion_uses_the_real_models_settings(settings: Settings):
     artifact = Artifact(SMALL, True, Precision.INT4)

@@ -56,6 +56,7 @@ def variants(engine: Engine, spec_of) -> list[Variant]:
     ]
 
 
+@pytest.mark.long
 def test_variants_run_in_turns_with_the_requested_tokens(variants):
     with PairedRun(variants, threading.Event()) as paired:
         found = paired.medians(2, do="answer", prompt_tokens=20, new_tokens=12)

@@ -170,6 +170,7 @@ def test_hints_in_words():
     )
 
 
+@pytest.mark.long
 def test_real_model_is_tuned_and_hints_are_applied(
     engine: Engine, spec_of, monkeypatch: pytest.MonkeyPatch
 ):

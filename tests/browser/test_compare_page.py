@@ -217,6 +217,7 @@ def test_stop_interrupts_prefill_and_skips_waiting_sides(
     assert scripted.state(LLAMA)["prompts"] == []
 
 
+@pytest.mark.long
 def test_runtime_error_does_not_affect_the_other_side(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
@@ -460,6 +461,7 @@ def test_hostile_answers_are_escaped_in_columns_and_export(
     assert "&lt;img src" in saved and "<img" not in saved and "<script" not in saved
 
 
+@pytest.mark.long
 def test_regenerating_one_side_keeps_the_other_and_the_history(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:

@@ -178,6 +178,7 @@ def test_a_shared_link_with_carriage_returns_is_harmless(
     )
 
 
+@pytest.mark.long
 def test_a_remote_answer_with_carriage_returns_is_harmless(
     watched: Screen, scripted: Stagehand
 ) -> None:

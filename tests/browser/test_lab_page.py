@@ -164,6 +164,7 @@ def test_an_answer_by_its_tokens_goes_on_from_another_one(
     assert screen.entries.count() == 2, "the answer before is kept"
 
 
+@pytest.mark.long
 def test_a_side_of_a_comparison_goes_on_from_another_token(
     url: str, settings: Settings, open_screen: Callable[..., Screen]
 ):
@@ -204,6 +205,7 @@ def test_a_side_of_a_comparison_goes_on_from_another_token(
     assert "".join(copied.split()).startswith("".join(chosen.split()))
 
 
+@pytest.mark.long
 def test_accepted_guesses_of_an_answer_are_marked(url: str, open_screen: Callable[..., Screen]):
     query = f"pace=full&greedy=true&model={MODEL}&speculation=on"
     screen = open_screen(f"{url}/instruct?{query}").ready()

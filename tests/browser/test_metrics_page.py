@@ -148,6 +148,7 @@ def test_the_filter_is_kept_in_the_url(
     chart(again, "Decode rate: tokens/s").get_by_text("FP16").wait_for(state="detached")
 
 
+@pytest.mark.long
 def test_a_model_in_memory_can_be_unloaded(
     serve: Callable[[], str],
     open_screen: Callable[..., Screen],

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from playwright.sync_api import TimeoutError
 
 from core.catalogue import Precision
@@ -118,6 +119,7 @@ def test_convert_try_and_delete(
     result.wait_for(state="detached")
 
 
+@pytest.mark.long
 def test_a_link_to_another_model_replaces_the_selected_one(
     serve: Callable[..., str],
     open_screen: Callable[..., Screen],
@@ -139,6 +141,7 @@ def test_a_link_to_another_model_replaces_the_selected_one(
     assert "tokens=12" in screen.url, "settings that are not in the link are kept"
 
 
+@pytest.mark.long
 def test_download_stop_and_resume(
     serve: Callable[..., str], open_screen: Callable[..., Screen], tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ def pick(screen: Screen, name: str, number: int = 0) -> None:
     screen.choose(box, option)
 
 
+@pytest.mark.long
 def test_a_guests_own_model_has_one_name_on_every_page(
     serve: Callable[..., str],
     open_screen: Callable[..., Screen],

@@ -150,19 +150,9 @@ def change_every_setting(screen: Screen) -> dict[str, Any]:
     return settings_of(screen.settled())
 
 
-def test_link_reproduces_the_settings(screen: Screen, open_screen: Callable[..., Screen]) -> None:
-    wanted = change_every_setting(screen)
-    other = open_screen(screen.url, fresh=True).ready()
-    eventually(lambda: settings_of(other) == wanted, "the other page is set up the same")
-    # Greedy disables other controls, so it is tested last.
-    other.page.get_by_text("Greedy", exact=True).click()
-    eventually(lambda: "greedy=" in other.settled().url, "in the link")
-    third = open_screen(other.url, fresh=True).ready()
-    greedy = wanted | {"Greedy": True}
-    eventually(lambda: settings_of(third) == greedy, "the third page too")
-
-
-def test_settings_survive_a_page_switch(screen: Screen) -> None:
+def test_settings_survive_a_page_switch_and_a_link_reproduces_them(
+    screen: Screen, open_screen: Callable[..., Screen]
+) -> None:
     wanted = change_every_setting(screen)
     link = screen.url
     screen.go_to("Account")
@@ -171,6 +161,15 @@ def test_settings_survive_a_page_switch(screen: Screen) -> None:
     screen.ready()
     eventually(lambda: settings_of(screen) == wanted, "the settings are back")
     eventually(lambda: parameters(screen.url) == parameters(link), "so is the link")
+
+    other = open_screen(link, fresh=True).ready()
+    eventually(lambda: settings_of(other) == wanted, "the other page is set up the same")
+    # Greedy disables other controls, so it is tested last.
+    other.page.get_by_text("Greedy", exact=True).click()
+    eventually(lambda: "greedy=" in other.settled().url, "in the link")
+    third = open_screen(other.url, fresh=True).ready()
+    greedy = wanted | {"Greedy": True}
+    eventually(lambda: settings_of(third) == greedy, "the third page too")
 
 
 def parameters(url: str) -> set[str]:

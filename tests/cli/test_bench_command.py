@@ -64,6 +64,7 @@ def summary(out: str) -> dict:
 # Real measurements
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("convert_here")
 def test_a_model_is_measured_in_processes_of_its_own(
     home: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -194,6 +194,7 @@ def test_convert_prints_estimate_and_result(home: Path, checkpoints: Callable[..
     assert code == 2 and one_sentence(err) and "Delete it first" in err
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("convert_here")
 def test_a_gguf_file_is_converted_as_stored(home: Path, tmp_path: Path, run: Run):
     file = tiny_gguf(tmp_path / "files" / "mine.gguf").path
@@ -218,6 +219,7 @@ def test_a_folder_of_several_gguf_files_is_a_mistake_that_lists_them(tmp_path: P
         assert code == 2 and one_sentence(err) and "(a.gguf, b.gguf)" in err, command
 
 
+@pytest.mark.long
 def test_convert_estimates_with_the_hubs_description(hub: Hub, home: Path, run: Run):
     code, _, err = run("convert", "org/model", "int8")
     assert code == 0

@@ -229,6 +229,7 @@ def test_rotary_frequencies_are_divided_by_the_file_s_factors(tmp_path: Path, st
     assert [greedy(plain.model, prompt) for prompt in PROMPTS] != wanted
 
 
+@pytest.mark.long
 def test_the_child_writes_nothing_into_the_folder_of_the_file(tmp_path: Path, settings: Settings):
     made = tiny_gguf(tmp_path / "models" / "mine.gguf")
     stored = convert_in_process(str(made.path), Precision.STORED, settings=settings)

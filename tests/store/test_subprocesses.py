@@ -136,6 +136,7 @@ def test_a_damaged_library_is_reported(
     assert nothing_looks_finished(settings)
 
 
+@pytest.mark.long
 def test_memory_and_log_arrive_and_sentence_transformers_are_not_imported(
     source: Source, settings: Settings, tmp_path: Path, monkeypatch
 ) -> None:

@@ -324,6 +324,7 @@ def hub(checkpoint_of: Callable[[str], Path]) -> Iterator[Hub]:
         yield server
 
 
+@pytest.mark.long
 def test_a_download_and_a_conversion_at_the_same_time(
     hub: Hub, queue: TaskQueue, settings: Settings, checkpoint_of: Callable[[str], Path]
 ) -> None:
