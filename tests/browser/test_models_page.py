@@ -205,8 +205,8 @@ def test_a_narrow_window_needs_no_sideways_scrolling(
     where = drawer(screen)
     where.get_by_role("button", name="Download and convert to INT8").wait_for()
     screen.settled()
-    where.get_by_text("Facts, limits and scores").click()
-    where.get_by_text("OpenBookQA").first.wait_for()
+    scores = where.get_by_text("OpenBookQA").first
+    screen.open(where.get_by_text("Facts, limits and scores"), scores)
     width, inner = screen.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width <= inner
     table = where.get_by_test_id("stTable")
