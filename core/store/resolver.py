@@ -338,8 +338,8 @@ def _refuse_other_file(name: str) -> None:
         path = Path(name).expanduser()
         if path.is_file():
             raise NotAModelError(
-                f"{path} is not a GGUF file, whose name ends in .gguf. Specify the model's folder, "
-                "or a GGUF file."
+                f"{path} is not a GGUF file (their names end in .gguf). Specify the model's "
+                "folder, or a GGUF file."
             )
 
 

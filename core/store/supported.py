@@ -189,7 +189,7 @@ def _refuse_incomplete(files: ModelFiles) -> NoReturn:
             files.refuse(f"contains a GGUF file ({name})", "Specify the path of that file.")
     missing = "no config.json"
     if "config.json" in files.names:
-        missing = f"neither model.safetensors or its index, nor pytorch_model.bin, nor {IR_XML}"
+        missing = f"neither model.safetensors nor its index, nor pytorch_model.bin, nor {IR_XML}"
     files.refuse(
         f"contains {missing}{', but ' if names else ''}{', '.join(names[:5])}",
         "Choose the model's original repository, or a folder or repository with its config.json "

@@ -164,7 +164,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "shards without an index": (
         without_weights("model-00001-of-00001.safetensors"),
         {},
-        r"neither model\.safetensors or its index.*but model-00001-of-00001\.safetensors",
+        r"neither model\.safetensors nor its index.*but model-00001-of-00001\.safetensors",
     ),
     "an IR in a subfolder": (
         without_weights("openvino/openvino_model.xml", "openvino/openvino_model.bin"),
