@@ -7,16 +7,22 @@ rendered in the first of several equivalent forms whose messages all stand in th
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from itertools import groupby, product
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
-from jinja2 import Environment, TemplateError
+from jinja2 import Environment, Template, TemplateError
+from jinja2.ext import Extension
 from jinja2.meta import find_undeclared_variables
+from jinja2.nodes import Node, Scope
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from core.errors import BadRequestError, OptionError
 
@@ -33,7 +39,6 @@ _HEADING = re.compile(
     r"(?:###[^\n]{0,40}?|\w[\w .-]{0,40}):?(?=\s*(?:\n|$))|\w[\w .-]{0,40}:(?=\s)"
 )
 """The usual form of a heading of a turn without markers: ``### Instruction:``, ``USER:``."""
-_GENERATION_TAG = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
 
 
 class Tokenizer(Protocol):
@@ -179,15 +184,57 @@ _WRITTEN_PART = "{'type': 'text'"
 """A part of a content, written as Python does."""
 
 
+class _GenerationTag(Extension):
+    """``{% generation %}`` around what the model writes, which only training needs."""
+
+    tags = {"generation"}  # noqa: RUF012 - declared so by Jinja
+
+    def parse(self, parser: Parser) -> Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return Scope(body).set_lineno(line)
+
+
+@cache
+def _environment() -> Environment:
+    """Return Jinja as ``transformers`` sets it up for chat templates.
+
+    Its own function is not used: importing it takes a second and a half of processor time, which
+    the first screen would wait for.
+    """
+    made = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"]
+    )
+
+    def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+    def reject(message: str) -> NoReturn:
+        raise TemplateError(message)
+
+    made.filters["tojson"] = to_json
+    made.globals["raise_exception"] = reject
+    made.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return made
+
+
+@lru_cache(maxsize=16)
+def compiled(template: str) -> Template:
+    """Compile a chat template, which is untrusted, in a sandbox.
+
+    Raises:
+        TemplateError: Jinja rejects it.
+    """
+    return _environment().from_string(template)
+
+
 @lru_cache(maxsize=16)
 def template_variables(template: str) -> frozenset[str]:
     """Return the variables that a chat template reads; all its words if Jinja rejects it."""
-    source = _GENERATION_TAG.sub("", template)
     try:
-        parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
-        return frozenset(find_undeclared_variables(parsed))
+        return frozenset(find_undeclared_variables(_environment().parse(template)))
     except TemplateError:
-        return frozenset(re.findall(r"\w+", source))
+        return frozenset(re.findall(r"\w+", template))
 
 
 def _lost(render: Callable[[Sequence[Turn]], str], turns: Sequence[Turn]) -> list[int]:

@@ -46,8 +46,7 @@ from core.runtimes.genai import (
 )
 from core.runtimes.spec import ModelSpec, TokenRequest
 from core.runtimes.tokenizer import import_tokenizers
-from core.runtimes.transformers_generate import frozen_imports
-from core.store.library_env import quick_imports, quieten_libraries
+from core.store.library_env import quieten_libraries
 from core.workers.child import Channel, from_json, open_channel
 from core.workers.process import Event, WorkerProcess, error_from_json
 
@@ -85,8 +84,6 @@ class SubprocessRuntime:
             if self._spare is None or not self._spare.alive:
                 self._spare = ProcessModel(self._at_once)
             spare = self._spare
-        with frozen_imports("chat templates"), quick_imports():
-            import transformers.utils.chat_template_utils  # noqa: F401
         import_tokenizers(folder)
         spare.prepared.wait()
 

@@ -1,8 +1,7 @@
 """Loads tokenizers of stored models, if possible without importing transformers (five seconds).
 
 A ``tokenizer.json`` with common settings is loaded with the ``tokenizers`` library, which
-transformers itself uses. Any other tokenizer is loaded with transformers. Chat templates are
-rendered by transformers' own renderer, which does not import torch.
+transformers itself uses. Any other tokenizer is loaded with transformers.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.catalogue.chat_template import compiled
 from core.runtimes.transformers_generate import TRANSFORMERS, frozen_imports
 from core.store.library_env import quick_imports
 
@@ -105,16 +105,14 @@ class PlainTokenizer:
         Raises:
             Exception: whatever the template raises.
         """
-        from transformers.utils.chat_template_utils import render_jinja_template
-
         assert not tokenize, "only text output is supported"
-        rendered, _ = render_jinja_template(
-            conversations=[conversation],
-            chat_template=self.chat_template,
+        return compiled(self.chat_template).render(
+            messages=conversation,
+            tools=None,
+            documents=None,
             add_generation_prompt=add_generation_prompt,
             **{**self._named, **template_kwargs},
         )
-        return rendered[0]
 
 
 def import_tokenizers(folder: Path | None) -> None:

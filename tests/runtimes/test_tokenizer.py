@@ -65,6 +65,27 @@ def test_template_can_raise_and_runs_in_a_sandbox(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    "template",
+    [
+        "{% for message in messages %}\n  {%- if loop.index > 1 %}{% break %}{% endif %}\n"
+        "  {{ message | tojson }}\n{% endfor %}\n{{ bos_token }}",
+        "{{ messages | tojson(indent=2, ensure_ascii=True) }}"
+        "{{ {'b': 1, 'a': 2} | tojson(sort_keys=True, separators=(',', ':')) }}",
+        "a\n  {% generation %}\n  {% set x = 'inside' %}{{ x }}\n  {% endgeneration %}\n{{ x }}|",
+        "{{ strftime_now('%d %b %Y') }}{{ tools is none }}{{ documents is none }}",
+        "{{ messages[0].get('tool_calls') }}{% if add_generation_prompt %}>{% endif %}{{ depth }}",
+    ],
+    ids=["loop", "json", "generation", "date", "variables"],
+)
+def test_templates_are_rendered_as_transformers_does(tmp_path: Path, template: str):
+    tiny_tokenizer(tmp_path, chat_template=template)
+    turns = [{"role": "user", "content": "<Grüße> & 世界"}, {"role": "assistant", "content": "x"}]
+    how = {"tokenize": False, "add_generation_prompt": True, "depth": 3}
+    theirs = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(turns, **how)
+    assert load_tokenizer(tmp_path).apply_chat_template(turns, **how) == theirs != ""
+
+
+@pytest.mark.parametrize(
     "unusual",
     [
         {"tokenizer_class": "LlamaTokenizer"},
@@ -85,11 +106,16 @@ def test_embedded_models_are_loaded_without_transformers_and_torch():
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from core.runtimes.genai import GenAIRuntime\n"
+        "from core.runtimes.subprocess_runtime import SubprocessRuntime\n"
         "from core.runtimes.tokenizer import load_tokenizer\n"
         "folder = Path('core/embedded/paddock-llama')\n"
-        "GenAIRuntime().prepare(folder)\n"
-        "load_tokenizer(folder)('x')\n"
+        "runtime = SubprocessRuntime()\n"
+        "runtime.prepare(folder)\n"
+        "runtime.close()\n"
+        "tokenizer = load_tokenizer(folder)\n"
+        "turns = [{'role': 'user', 'content': 'x'}]\n"
+        "text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)\n"
+        "assert tokenizer(text)['input_ids']\n"
         "print({'torch', 'transformers', 'optimum'} & sys.modules.keys())"
     )
     done = subprocess.run(

@@ -7,8 +7,6 @@ import logging
 import re
 from xml.etree.ElementTree import Element
 
-from latex2mathml.converter import Converter
-
 _LONGEST = 2000
 _DEFINITIONS = re.compile(r"\\(?:\w*newcommand|providecommand|\w*def|let)\b")
 """Macros are not expanded: a few of them can make a formula of any size."""
@@ -42,6 +40,8 @@ def mathml(latex: str, *, block: bool) -> str | None:
         return None
     for unknown, known in _ENVIRONMENTS.items():
         latex = latex.replace(unknown, known)
+    from latex2mathml.converter import Converter
+
     try:
         tree = Converter(display="block" if block else "inline").convert_to_element(latex)
         return _serialised(tree)
