@@ -98,13 +98,8 @@ class Hasher:
         return bool(text) and password_hash is not None
 
     def outdated(self, password_hash: str) -> bool:
-        """Whether a hash has weaker parameters than new hashes."""
-        old, new = argon2.extract_parameters(password_hash), self._parameters
-        return (
-            old.time_cost < new.time_cost
-            or old.memory_cost < new.memory_cost
-            or old.parallelism < new.parallelism
-        )
+        """Whether a hash has other parameters than new hashes."""
+        return self._argon2.check_needs_rehash(password_hash)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:

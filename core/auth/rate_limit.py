@@ -18,9 +18,8 @@ import ipaddress
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from core.errors import TooManyAttemptsError
 
@@ -33,32 +32,12 @@ _IPV6_SITE = 64
 """Prefix length of one site's IPv6 network (RFC 6177); a client can use all its addresses."""
 
 
-class Kind(StrEnum):
-    """What failures are counted by."""
-
-    ADDRESS = "address"
-    ACCOUNT = "account"
-    DEVICE = "device"
-    OWNER = "owner"
-    """A signed-in user who must confirm the password."""
-    REGISTRATION = "registration"
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """An address, name or browser by which failures are counted, and its limit."""
-
-    kind: Kind
-    key: str
-    limit: int
-
-
 @dataclass(frozen=True, eq=False)
 class Attempt:
     """A counted attempt; :meth:`Attempts.forgive` removes it."""
 
     at: float
-    buckets: tuple[Bucket, ...]
+    buckets: tuple[str, ...]
 
 
 class Attempts:
@@ -74,25 +53,28 @@ class Attempts:
         self._window_s = window_s
         self._clock = clock
         self._max_buckets = max_buckets
-        self._counted: OrderedDict[tuple[Kind, str], deque[Attempt]] = OrderedDict()
+        self._counted: OrderedDict[str, deque[Attempt]] = OrderedDict()
         """Attempts by bucket, oldest first."""
         self._lock = threading.Lock()
 
-    def begin(self, buckets: Sequence[Bucket]) -> Attempt:
+    def begin(self, limits: Mapping[str, int]) -> Attempt:
         """Count an attempt as failed until it is forgiven.
+
+        Args:
+            limits: by bucket: what is counted and for whom, such as ``address 192.0.2.1``.
 
         Raises:
             TooManyAttemptsError: a limit is reached; the attempt was not counted.
         """
         with self._lock:
             now = self._clock()
-            wait_s = max((self._wait_s(bucket, now) for bucket in buckets), default=0.0)
+            wait_s = max((self._wait_s(*each, now) for each in limits.items()), default=0.0)
             if wait_s > 0:
                 raise TooManyAttemptsError(_sentence(wait_s))
-            attempt = Attempt(now, tuple(buckets))
-            for bucket in buckets:
-                self._counted.setdefault((bucket.kind, bucket.key), deque()).append(attempt)
-                self._counted.move_to_end((bucket.kind, bucket.key))
+            attempt = Attempt(now, tuple(limits))
+            for bucket in limits:
+                self._counted.setdefault(bucket, deque()).append(attempt)
+                self._counted.move_to_end(bucket)
             while len(self._counted) > self._max_buckets:
                 self._counted.popitem(last=False)
             return attempt
@@ -104,20 +86,20 @@ class Attempts:
         """
         with self._lock:
             for bucket in attempt.buckets:
-                counted = self._counted.get((bucket.kind, bucket.key), deque())
+                counted = self._counted.get(bucket, deque())
                 if attempt in counted:
                     counted.remove(attempt)
                 if not counted:
-                    self._counted.pop((bucket.kind, bucket.key), None)
+                    self._counted.pop(bucket, None)
 
-    def _wait_s(self, bucket: Bucket, now: float) -> float:
+    def _wait_s(self, bucket: str, limit: int, now: float) -> float:
         """Return the seconds until the bucket is below its limit, 0 if it is."""
-        counted = self._counted.get((bucket.kind, bucket.key), deque())
+        counted = self._counted.get(bucket, deque())
         while counted and counted[0].at <= now - self._window_s:
             counted.popleft()
-        if len(counted) < bucket.limit:
+        if len(counted) < limit:
             return 0.0
-        return max(counted[-bucket.limit].at + self._window_s - now, 0.001)
+        return max(counted[-limit].at + self._window_s - now, 0.001)
 
 
 def address_key(address: str | None) -> str:

@@ -7,7 +7,7 @@ raised before that do not depend on the account.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ from core.auth.hashing import Hasher
 from core.auth.keys import Keys
 from core.auth.names import Name, name_key, parse_name
 from core.auth.passwords import checked_password
-from core.auth.rate_limit import Attempts, Bucket, Kind, address_key
+from core.auth.rate_limit import Attempts, address_key
 from core.auth.sessions import Sessions
 from core.auth.tokens import code_hash, device_nonce, new_device, new_device_key, new_token
 from core.db import Account, AccountStore, Role, Session
@@ -141,12 +141,9 @@ class Accounts:
         wanted = parse_name(name)
         random_password = new_token()  # known to nobody
         password = random_password if subject else checked_password(password or "", wanted)
-        bucket = Bucket(
-            Kind.REGISTRATION,
-            address_key(client.address),
-            self._settings.registrations_per_address,
-        )
-        attempt = self._attempts.begin([bucket])  # successful registrations are limited, too
+        bucket = f"registration {address_key(client.address)}"
+        # Successful registrations are limited, too.
+        attempt = self._attempts.begin({bucket: self._settings.registrations_per_address})
         try:
             account = self._registered(wanted, password, code, subject)
         except PaddockError as error:
@@ -164,7 +161,7 @@ class Accounts:
         """
         key = name_key(name.strip()[:_NAME_LIMIT])
         account = self._store.find(key=key)
-        self._check_password(account, password, self._sign_in_buckets(account, key, client))
+        self._check_password(account, password, self._sign_in_limits(account, key, client))
         if account is None:  # for the type checker: verification has failed already
             raise SignInError(_INCORRECT)
         if account.disabled:
@@ -328,26 +325,25 @@ class Accounts:
             device = new_device(account.id, account.device_key)
         return SignedIn(account, session, token, device)
 
-    def _sign_in_buckets(
+    def _sign_in_limits(
         self, account: Account | None, key: str, client: Client
-    ) -> Sequence[Bucket]:
+    ) -> Mapping[str, int]:
         settings = self._settings
         if account is not None:
             nonce = device_nonce(client.device, account.id, account.device_key)
             if nonce is not None:
-                known = f"{account.id}.{nonce}"
-                return [Bucket(Kind.DEVICE, known, settings.failures_per_device)]
-        return [
-            Bucket(Kind.ADDRESS, address_key(client.address), settings.failures_per_address),
-            Bucket(Kind.ACCOUNT, key, settings.failures_per_account),
-        ]
+                return {f"device {account.id}.{nonce}": settings.failures_per_device}
+        return {
+            f"address {address_key(client.address)}": settings.failures_per_address,
+            f"name {key}": settings.failures_per_account,
+        }
 
     def _check_owner(self, account: Account, password: str) -> None:
-        limit = self._settings.failures_per_device
-        self._check_password(account, password, [Bucket(Kind.OWNER, account.id, limit)])
+        limits = {f"owner {account.id}": self._settings.failures_per_device}
+        self._check_password(account, password, limits)
 
     def _check_password(
-        self, account: Account | None, password: str, buckets: Sequence[Bucket]
+        self, account: Account | None, password: str, limits: Mapping[str, int]
     ) -> None:
         """Verify the password with one hashing, which counts as a failure unless it succeeds.
 
@@ -355,7 +351,7 @@ class Accounts:
             SignInError: the password is incorrect.
             TooManyAttemptsError: too many failed attempts; nothing was hashed.
         """
-        attempt = self._attempts.begin(buckets)
+        attempt = self._attempts.begin(limits)
         try:
             correct = self._hasher.verify(account.password_hash if account else None, password)
         except PaddockError:  # not a failed attempt
@@ -366,7 +362,7 @@ class Accounts:
         self._attempts.forgive(attempt)
 
     def _rehashed(self, account: Account, password: str) -> Account:
-        """Hash the password again if the parameters have become stronger; return the account."""
+        """Hash the password again if the parameters have changed; return the account."""
         if not self._hasher.outdated(account.password_hash):
             return account
         try:

@@ -143,6 +143,7 @@ class CountingHasher(Hasher):
 class _Spy:
     def __init__(self, real: Any, hashed: Any) -> None:
         self._real, self._hashed = real, hashed
+        self.check_needs_rehash = real.check_needs_rehash
 
     def hash(self, *arguments: Any) -> str:
         self._hashed()

@@ -67,11 +67,10 @@ def test_dummy_hash_has_the_parameters_of_new_hashes():
 
 
 @pytest.mark.parametrize("changed", [{"time_cost": 2}, {"memory_cost": 32}, {"parallelism": 2}])
-def test_hash_with_weaker_parameters_is_outdated(changed: dict[str, int]):
+def test_hash_with_other_parameters_is_outdated(changed: dict[str, int]):
     cheap = replace(CHEAP, memory_cost=16)  # enough for two threads
     weak, strong = Hasher(cheap), Hasher(replace(cheap, **changed))
     assert strong.outdated(weak.hash(GOOD)) and not weak.outdated(weak.hash(GOOD))
-    assert not weak.outdated(strong.hash(GOOD)), "weaker parameters do not replace stronger ones"
 
 
 class Slow:

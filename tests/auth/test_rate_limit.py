@@ -8,98 +8,96 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from core.auth.rate_limit import Attempts, Bucket, Kind, address_key
+from core.auth.rate_limit import Attempts, address_key
 from core.errors import TooManyAttemptsError
 from tests.auth.samples import Clock
 from tests.waiting import PATIENCE_S
 
-
-def a_bucket(key: str = "x", limit: int = 3, kind: Kind = Kind.ADDRESS) -> Bucket:
-    return Bucket(kind, key, limit)
+LIMITS = {"address x": 3}
 
 
 def attempts_of(clock: Clock, **options: int) -> Attempts:
     return Attempts(60, clock=clock.seconds, **options)
 
 
-def failures(attempts: Attempts, bucket: Bucket) -> int:
-    return len(attempts._counted[bucket.kind, bucket.key])
+def failures(attempts: Attempts, bucket: str = "address x") -> int:
+    return len(attempts._counted[bucket])
 
 
 def test_failures_are_limited():
-    attempts, bucket = attempts_of(Clock()), a_bucket()
+    attempts = attempts_of(Clock())
     for _ in range(3):
-        attempts.begin([bucket])
+        attempts.begin(LIMITS)
     for _ in range(3):
         with pytest.raises(TooManyAttemptsError, match="Wait 2 minutes and try again"):
-            attempts.begin([bucket])
-    assert failures(attempts, bucket) == 3, "rejected attempts are not counted"
+            attempts.begin(LIMITS)
+    assert failures(attempts) == 3, "rejected attempts are not counted"
 
 
 def test_window_slides():
     clock = Clock()
-    attempts, bucket = attempts_of(clock), a_bucket()
+    attempts = attempts_of(clock)
     for _ in range(3):
-        attempts.begin([bucket])
+        attempts.begin(LIMITS)
         clock.forward(seconds=20)
-    attempts.begin([bucket])  # the first is 60 s old
+    attempts.begin(LIMITS)  # the first is 60 s old
     with pytest.raises(TooManyAttemptsError, match="Wait a minute"):
-        attempts.begin([bucket])
+        attempts.begin(LIMITS)
     clock.forward(seconds=19)
     with pytest.raises(TooManyAttemptsError):
-        attempts.begin([bucket])
+        attempts.begin(LIMITS)
     clock.forward(seconds=1)
-    attempts.begin([bucket])
+    attempts.begin(LIMITS)
 
 
 def test_each_bucket_has_its_own_limit():
     attempts = attempts_of(Clock())
-    one, other, named = a_bucket("a"), a_bucket("b"), a_bucket("a", 5, Kind.ACCOUNT)
+    one, other = {"address a": 3, "name a": 5}, {"address b": 3, "name a": 5}
     for _ in range(3):
-        attempts.begin([one, named])
+        attempts.begin(one)
     with pytest.raises(TooManyAttemptsError):
-        attempts.begin([one, named])
-    assert failures(attempts, named) == 3
-    attempts.begin([other, named])
-    attempts.begin([other, named])
+        attempts.begin(one)
+    assert failures(attempts, "name a") == 3
+    attempts.begin(other)
+    attempts.begin(other)
     with pytest.raises(TooManyAttemptsError):
-        attempts.begin([other, named])
-    assert failures(attempts, other) == 2
+        attempts.begin(other)
+    assert failures(attempts, "address b") == 2
 
 
 def test_forgive_removes_one_attempt_only():
-    attempts, bucket = attempts_of(Clock()), a_bucket()
-    attempts.begin([bucket])
-    attempts.begin([bucket])
+    attempts = attempts_of(Clock())
+    attempts.begin(LIMITS)
+    attempts.begin(LIMITS)
     for _ in range(50):
-        attempts.forgive(attempts.begin([bucket]))
-    assert failures(attempts, bucket) == 2
-    last = attempts.begin([bucket])
+        attempts.forgive(attempts.begin(LIMITS))
+    assert failures(attempts) == 2
+    last = attempts.begin(LIMITS)
     attempts.forgive(last)
     attempts.forgive(last)  # a second time has no effect
-    assert failures(attempts, bucket) == 2
+    assert failures(attempts) == 2
 
 
 def test_empty_and_oldest_buckets_are_dropped():
     clock = Clock()
     attempts = attempts_of(clock, max_buckets=10)
-    attempts.forgive(attempts.begin([a_bucket("mine")]))
+    attempts.forgive(attempts.begin({"mine": 3}))
     assert not attempts._counted
     for number in range(1000):
-        attempts.begin([a_bucket(str(number))])
-        attempts.begin([a_bucket("busy", 10_000)])
+        attempts.begin({str(number): 3})
+        attempts.begin({"busy": 10_000})
     assert len(attempts._counted) == 10
-    assert failures(attempts, a_bucket("busy")) == 1000
+    assert failures(attempts, "busy") == 1000
 
 
 @pytest.mark.parametrize("limit", [1, 5, 20])
 def test_fifty_concurrent_attempts_do_not_exceed_the_limit(limit: int):
-    attempts, bucket, start = Attempts(60), a_bucket(limit=limit), threading.Barrier(50)
+    attempts, start = Attempts(60), threading.Barrier(50)
 
     def try_once(_: int) -> bool:
         start.wait(PATIENCE_S)
         try:
-            attempts.begin([bucket])
+            attempts.begin({"address x": limit})
         except TooManyAttemptsError:
             return False
         return True
@@ -110,17 +108,17 @@ def test_fifty_concurrent_attempts_do_not_exceed_the_limit(limit: int):
 
 def test_limit_agrees_with_a_simple_implementation():
     chance, clock = random.Random(7), Clock()
-    attempts, bucket, taken = attempts_of(clock), a_bucket(limit=4), []
+    attempts, taken = attempts_of(clock), []
     for _ in range(1000):
         clock.forward(seconds=chance.choice((0, 1, 5, 30)))
         now = clock.seconds()
         taken = [at for at in taken if at > now - 60]
         if len(taken) < 4:
-            attempts.begin([bucket])
+            attempts.begin({"address x": 4})
             taken.append(now)
         else:
             with pytest.raises(TooManyAttemptsError):
-                attempts.begin([bucket])
+                attempts.begin({"address x": 4})
 
 
 @pytest.mark.parametrize(
