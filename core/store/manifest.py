@@ -98,8 +98,6 @@ class GenAICheck(_Frozen):
     """Result of a check of OpenVINO GenAI."""
 
     outcome: GenAIOutcome
-    difference: float | None = None
-    """Largest difference of a token's log-probability from Optimum's."""
     detail: str | None = None
     """Names of the states, or the error message of a library."""
 
