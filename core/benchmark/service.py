@@ -240,7 +240,7 @@ def unfinished(
     if memory_limit_bytes is not None:
         plan = replace(plan, memory_limit_bytes=memory_limit_bytes).validated()
     if not any(
-        row.state.missing
+        _is_missing(row)
         or (plan.quality and row.quality is None and has_quality(Target.of_row(row)))
         for row in store.of_sweep(sweep_id)
     ):
@@ -259,7 +259,10 @@ def reopened(store: MeasurementStore, record: SweepRecord) -> list[Measurement]:
         # Its end could not be written, and it is not running: this process starts one at a time.
         store.end_sweep(record.id, SweepState.INTERRUPTED)
     store.resume_sweep(record.id)
-    return store.of_sweep(record.id)
+    waiting = {"state": MeasurementState.WAITING, "error": None, "ended_at": None}
+    return [
+        replace(row, **waiting) if _is_missing(row) else row for row in store.of_sweep(record.id)
+    ]
 
 
 def resumed_row(row: Measurement, host: Host) -> Measurement:
@@ -268,17 +271,19 @@ def resumed_row(row: Measurement, host: Host) -> Measurement:
     Args:
         host: this machine; its bandwidth is ignored.
     """
-    if not row.state.missing:
+    if row.state is not MeasurementState.WAITING:
         return row
     host = replace(host, bandwidth_bytes_per_s=row.host.bandwidth_bytes_per_s)
     same = row.host == host and dict(row.versions) == library_versions()
     return replace(
         row,
-        state=MeasurementState.WAITING,
         rounds=row.rounds if same else (),
         figures=row.figures if same else None,
         host=host,
         versions=library_versions(),
-        error=None,
-        ended_at=None,
     )
+
+
+def _is_missing(row: Measurement) -> bool:
+    """Return whether a resumed run measures it: imported rows belong to another machine."""
+    return row.state.missing and row.imported_at is None

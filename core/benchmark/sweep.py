@@ -91,16 +91,11 @@ class RowWriter:
             self.problem = None
 
     def close(self, sweep_id: str, state: SweepState) -> None:
-        """Write the end of the run; unfinished rows get the corresponding state."""
-        ending = {
-            SweepState.CANCELLED: MeasurementState.CANCELLED,
-            SweepState.INTERRUPTED: MeasurementState.INTERRUPTED,
-        }.get(state)
-        if ending is not None:
-            self.change(self.open_rows(), state=ending, ended_at=utc_now())
-        else:
-            self.save()
-        if self._store is None:
+        """Write the end of the run; unfinished rows become cancelled or interrupted."""
+        cancelled = state is SweepState.CANCELLED
+        left = MeasurementState.CANCELLED if cancelled else MeasurementState.INTERRUPTED
+        self.change(self.open_rows(), state=left, ended_at=utc_now())
+        if self._store is None or self.problem:  # with rows left open it must not count as ended
             return
         try:
             self._store().end_sweep(sweep_id, state)

@@ -18,15 +18,13 @@ from core.db.measurement_values import (
     SweepRecord,
     SweepState,
 )
-from core.db.processes import instance_of, is_alive, this_process
+from core.db.processes import instance_of, is_alive, mark_interrupted, this_process
 from core.db.rows import batches, conditions, from_row, to_row
 from core.db.run_values import utc_now
 from core.db.tables import measurements, sweeps
 from core.errors import BadRequestError, ModelBusyError, RecordsError
 
 _OPEN = (MeasurementState.WAITING, MeasurementState.RUNNING)
-_UNFINISHED_ROWS = {SweepState.CANCELLED: MeasurementState.CANCELLED}
-"""State of a run's unfinished rows when it ends; interrupted for all other ends."""
 
 _ALL_BUT_ROUNDS = (
     *(column for column in measurements.c if column.name != "rounds"),
@@ -40,26 +38,21 @@ class MeasurementStore(Store):
     def begin_sweep(
         self, plan: Mapping[str, Any], rows: Sequence[Measurement], sweep_id: str
     ) -> None:
-        """Insert a benchmark run of this process, with its measurements in state waiting.
+        """Insert a benchmark run of this process, with its measurements.
 
         Args:
             plan: JSON-serializable, and sufficient to resume the run later.
-            rows: in the order in which they will be listed.
-            sweep_id: 32 hexadecimal digits; the ``sweep`` of all rows.
+            rows: in the order in which they will be listed; all have this ``sweep``.
+            sweep_id: 32 hexadecimal digits.
         """
-        if any(row.sweep != sweep_id for row in rows):
-            raise ValueError("a measurement belongs to another sweep")
         now = utc_now()
         sweep = this_process() | {"id": sweep_id, "state": SweepState.RUNNING, "plan": plan}
         with self.database.writing() as connection:
             connection.execute(sweeps.insert().values(sweep | {"created_at": now, "saved_at": now}))
-            waiting = [replace(row, state=MeasurementState.WAITING) for row in rows]
-            _insert(connection, waiting, now)
+            _insert(connection, rows, now)
 
     def resume_sweep(self, sweep_id: str) -> SweepRecord:
-        """Resume an ended benchmark run in this process; its missing rows become waiting.
-
-        Rounds and figures of earlier attempts are kept until the row is saved again.
+        """Mark an ended benchmark run as running in this process; its rows are not changed.
 
         Raises:
             BadRequestError: there is no such run.
@@ -67,8 +60,6 @@ class MeasurementStore(Store):
         """
         now = utc_now()
         running = {"state": SweepState.RUNNING, "ended_at": None, "saved_at": now} | this_process()
-        waiting = {"state": MeasurementState.WAITING, "error": None, "ended_at": None}
-        missing = [state for state in MeasurementState if state.missing]
         with self.database.writing() as connection:
             this = select(sweeps).where(sweeps.c.id == sweep_id)
             found = connection.execute(this).mappings().first()
@@ -77,7 +68,7 @@ class MeasurementStore(Store):
                     "There is no benchmark run with this id. `python -m core bench --list` lists "
                     "all runs."
                 )
-            if found["state"] is SweepState.RUNNING and _runs(connection, found):
+            if found["state"] is SweepState.RUNNING and is_alive(found, found["saved_at"]):
                 instance = instance_of(found)
                 host = "" if instance.local else f" on {instance.host}"
                 raise ModelBusyError(
@@ -85,22 +76,13 @@ class MeasurementStore(Store):
                     "finished, or cancel it there."
                 )
             connection.execute(update(sweeps).where(sweeps.c.id == sweep_id).values(running))
-            _change_rows(connection, sweep_id, missing, waiting | {"saved_at": now})
             return from_row(SweepRecord, connection.execute(this).mappings().one())
 
     def end_sweep(self, sweep_id: str, state: SweepState) -> None:
-        """Write the end of a benchmark run; its unfinished rows become cancelled or interrupted."""
+        """Write the end of a benchmark run; its rows are not changed."""
         now = utc_now()
-        left = {"state": _UNFINISHED_ROWS.get(state, MeasurementState.INTERRUPTED), "saved_at": now}
-        running = (MeasurementState.RUNNING,)
-        with self.database.writing() as connection:
-            connection.execute(
-                update(sweeps)
-                .where(sweeps.c.id == sweep_id)
-                .values(state=state, ended_at=now, saved_at=now)
-            )
-            _change_rows(connection, sweep_id, running, left | {"ended_at": now})
-            _change_rows(connection, sweep_id, _OPEN, left)
+        this = update(sweeps).where(sweeps.c.id == sweep_id)
+        self.database.change(this.values(state=state, ended_at=now, saved_at=now))
 
     def sweep(self, sweep_id: str) -> SweepRecord | None:
         """Return the benchmark run with this id, or None."""
@@ -114,16 +96,18 @@ class MeasurementStore(Store):
         return self.database.all(SweepRecord, statement)
 
     def save(self, measurement: Measurement) -> None:
-        """Replace the measurement with the same id, or insert it."""
+        """Replace the measurement with the same id, or insert it; note that its run is alive."""
         now = utc_now()
         changed = (
             update(measurements)
             .where(measurements.c.id == measurement.id)
             .values(to_row(measurement) | {"saved_at": now})
         )
+        run = update(sweeps).where(sweeps.c.id == measurement.sweep).values(saved_at=now)
         with self.database.writing() as connection:
             if connection.execute(changed).rowcount == 0:
                 _insert(connection, [measurement], now)
+            connection.execute(run)
 
     def get(self, measurement_id: str) -> Measurement | None:
         """Return the measurement with this id, or None."""
@@ -186,21 +170,24 @@ class MeasurementStore(Store):
         return deleted
 
     def mark_interrupted(self) -> int:
-        """Mark running benchmark runs whose process has ended, with their rows; return their
-        number.
+        """Mark running benchmark runs whose process has ended, with their unfinished rows; return
+        the number of runs.
 
         Runs of this process and of other running processes stay. Those of another machine stay for
         :data:`core.db.processes.OTHER_HOST_TIMEOUT`.
         """
-        columns = (column for column in sweeps.c if column.name != "plan")
-        running = select(*columns).where(sweeps.c.state == SweepState.RUNNING)
-        with self.database.reading() as connection:
-            rows = connection.execute(running).mappings().all()
-            orphans = [row for row in rows if not _runs(connection, row)]
-        if not orphans:
-            return 0
-        with self.database.writing() as connection:
-            return sum(_interrupt(connection, row) for row in orphans)
+        marked = mark_interrupted(self.database, sweeps, "saved_at")
+        if marked:
+            interrupted = select(sweeps.c.id).where(sweeps.c.state == SweepState.INTERRUPTED)
+            left = update(measurements).where(
+                measurements.c.sweep.in_(interrupted),
+                measurements.c.state.in_(_OPEN),
+                measurements.c.imported_at.is_(None),
+            )
+            self.database.change(
+                left.values(state=MeasurementState.INTERRUPTED, saved_at=utc_now())
+            )
+        return marked
 
     def import_all(self, given: Sequence[Measurement]) -> ImportOutcome:
         """Import measurements of another machine in one transaction.
@@ -240,44 +227,6 @@ def _insert(connection: Connection, rows: Sequence[Measurement], now: datetime) 
     ]
     if values:
         connection.execute(measurements.insert(), values)
-
-
-def _change_rows(
-    connection: Connection,
-    sweep_id: str,
-    states: Sequence[MeasurementState],
-    values: Mapping[str, Any],
-) -> None:
-    """Change the rows of a benchmark run that are in these states and not imported."""
-    connection.execute(
-        update(measurements)
-        .where(measurements.c.sweep == sweep_id)
-        .where(measurements.c.imported_at.is_(None))
-        .where(measurements.c.state.in_(states))
-        .values(values)
-    )
-
-
-def _interrupt(connection: Connection, seen: RowMapping) -> bool:
-    """Mark a benchmark run as interrupted unless it was ended or resumed in the meantime."""
-    now, writer = utc_now(), to_row(instance_of(seen), "instance_")
-    statement = (
-        update(sweeps)
-        .filter_by(id=seen["id"], state=SweepState.RUNNING, **writer)
-        .values(state=SweepState.INTERRUPTED, saved_at=now)
-    )
-    if connection.execute(statement).rowcount == 0:
-        return False
-    left = {"state": MeasurementState.INTERRUPTED, "saved_at": now}
-    _change_rows(connection, seen["id"], _OPEN, left)
-    return True
-
-
-def _runs(connection: Connection, sweep: RowMapping) -> bool:
-    """Return whether the process of a running benchmark is probably alive."""
-    newest = select(func.max(measurements.c.saved_at)).where(measurements.c.sweep == sweep["id"])
-    saved_at = connection.execute(newest).scalar() or sweep["saved_at"]
-    return is_alive(sweep, max(saved_at, sweep["saved_at"]))
 
 
 def measurement_of(row: RowMapping) -> Measurement:

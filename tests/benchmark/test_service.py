@@ -41,6 +41,7 @@ from core.runtimes.spec import RuntimeName
 from core.settings import CHECKOUT, Settings
 from tests.benchmark.fake_work import BANDWIDTH, FakeWork, configurations
 from tests.builders import tiny_checkpoint
+from tests.db.measurement_samples import a_measurement
 from tests.waiting import PATIENCE_S
 
 DONE, FAILED = MeasurementState.DONE, MeasurementState.FAILED
@@ -470,6 +471,22 @@ def test_resume_tries_failed_rows_again(benchmark_: Benchmark, work: FakeWork):
     again = ended(benchmark_.resume(sweep.id))
     assert states(again) == [DONE] * 8
     assert all(row.error is None for row in again.progress().rows)
+
+
+def test_imported_rows_of_a_run_are_not_measured(benchmark_: Benchmark, work: FakeWork, store):
+    def fail(job):
+        raise GenerationError("It was killed.")
+
+    work.before = fail
+    sweep = ended(benchmark_.start(PLAN))
+    imported = a_measurement(sweep=sweep.id, state=MeasurementState.FAILED)
+    store.import_all([imported])
+    work.before = lambda job: None
+    ended(benchmark_.resume(sweep.id))
+    failed = [row.id for row in store.of_sweep(sweep.id) if row.state is not DONE]
+    assert failed == [imported.id]
+    with pytest.raises(BadRequestError, match="is complete"):
+        benchmark_.resume(sweep.id)
 
 
 def test_rounds_of_other_versions_are_discarded(benchmark_, work, store, monkeypatch):

@@ -188,16 +188,14 @@ def test_rounds_can_be_left_out(store: MeasurementStore) -> None:
 
 def test_the_version_changes_with_every_change(store: MeasurementStore) -> None:
     seen = [store.version()]
-    sweep_id, rows = begin(store, 2)
+    _, rows = begin(store, 2)
     seen.append(store.version())
     store.save(done(rows[0]))
     seen.append(store.version())
     assert store.version() == seen[-1]
-    store.end_sweep(sweep_id, SweepState.CANCELLED)
-    seen.append(store.version())
     store.delete([rows[1].id])
     seen.append(store.version())
-    assert len(set(seen)) == 5
+    assert len(set(seen)) == 4
 
 
 def test_deleting_removes_empty_ended_sweeps(store: MeasurementStore) -> None:
@@ -234,38 +232,12 @@ def test_a_sweep_begins_with_all_its_rows_waiting(store: MeasurementStore) -> No
     assert store.sweep("0" * 32) is None and store.of_sweep("0" * 32) == []
 
 
-def test_a_row_of_another_sweep_is_refused_and_nothing_is_written(store: MeasurementStore) -> None:
-    with pytest.raises(ValueError, match="another sweep"):
-        store.begin_sweep(PLAN, [a_waiting_one()], "0" * 32)
+def test_a_sweep_that_cannot_be_inserted_leaves_nothing(store: MeasurementStore) -> None:
     row = a_waiting_one()
     store.save(row)
     with pytest.raises(RecordsError):  # its id is taken
         store.begin_sweep(PLAN, [a_waiting_one(), row], row.sweep)
     assert len(store.all()) == 1 and store.sweeps() == []
-
-
-@pytest.mark.parametrize(
-    ("end", "left"),
-    [
-        (SweepState.CANCELLED, "cancelled"),
-        (SweepState.INTERRUPTED, "interrupted"),
-        (SweepState.DONE, "interrupted"),
-    ],
-)
-def test_unfinished_rows_end_with_their_sweep(
-    store: MeasurementStore, end: SweepState, left: str
-) -> None:
-    sweep_id, rows = begin(store, 4)
-    other, _ = begin(store)
-    store.save(done(rows[0]))
-    store.save(replace(rows[1], state=MeasurementState.RUNNING))
-    store.save(replace(rows[2], state=MeasurementState.FAILED, error="No."))
-    store.end_sweep(sweep_id, end)
-    assert states(store, sweep_id) == ["done", left, "failed", left]
-    assert store.sweep(sweep_id).state is end and store.sweep(sweep_id).ended_at is not None
-    begun, never_begun = store.get(rows[1].id), store.get(rows[3].id)
-    assert begun.ended_at is not None and never_begun.ended_at is None
-    assert set(states(store, other)) == {"waiting"}
 
 
 def test_the_newest_sweeps_come_first(store: MeasurementStore) -> None:
@@ -274,22 +246,18 @@ def test_the_newest_sweeps_come_first(store: MeasurementStore) -> None:
     assert [record.id for record in store.sweeps(limit=2)] == [ids[3], ids[2]]
 
 
-def test_a_resumed_sweep_waits_for_what_is_missing(store: MeasurementStore) -> None:
-    sweep_id, rows = begin(store, 4)
-    finished = done(rows[0], error=None)
-    half = done(rows[1], state=MeasurementState.RUNNING)
-    store.save(finished)
-    store.save(half)
-    store.save(replace(rows[2], state=MeasurementState.FAILED, error="No.", ended_at=utc_now()))
+def test_a_resumed_sweep_runs_here_with_its_rows_as_they_were(store: MeasurementStore) -> None:
+    sweep_id, rows = begin(store, 2)
+    store.save(done(rows[0]))
+    store.save(replace(rows[1], state=MeasurementState.FAILED, error="No."))
+    before = store.of_sweep(sweep_id)
     store.end_sweep(sweep_id, SweepState.CANCELLED)
+    ended = store.sweep(sweep_id)
+    assert ended.state is SweepState.CANCELLED and ended.ended_at is not None
 
     record = store.resume_sweep(sweep_id)
     assert (record.state, record.ended_at, record.plan) == (SweepState.RUNNING, None, PLAN)
-    assert states(store, sweep_id) == ["done", "waiting", "waiting", "waiting"]
-    assert store.get(rows[0].id) == finished
-    again = store.get(rows[1].id)
-    assert (again.rounds, again.figures, again.ended_at) == (half.rounds, half.figures, None)
-    assert (store.get(rows[2].id).error, store.get(rows[2].id).ended_at) == (None, None)
+    assert store.of_sweep(sweep_id) == before
 
 
 def test_a_running_sweep_cannot_be_resumed_and_an_unknown_one_neither(
@@ -337,7 +305,7 @@ def test_the_sweep_of_a_killed_process_is_marked_and_can_be_resumed(
     assert store.mark_interrupted() == 0
 
     assert store.resume_sweep(sweep_id).instance == current_instance()
-    assert states(store, sweep_id) == ["done", "waiting", "waiting"]
+    assert states(store, sweep_id) == ["done", "interrupted", "interrupted"]
 
 
 def test_orphaned_sweep_can_be_resumed_before_it_is_marked(
@@ -348,22 +316,6 @@ def test_orphaned_sweep_can_be_resumed_before_it_is_marked(
     assert store.resume_sweep(sweep_id).state is SweepState.RUNNING
 
 
-def test_sweep_resumed_in_the_meantime_is_not_marked(store: MeasurementStore, monkeypatch) -> None:
-    sweep_id, _ = begin(store)
-    elsewhere = Instance(current_instance().host, 1, 1.0)
-
-    def resume_meanwhile(connection: object, sweep: Any) -> bool:
-        monkeypatch.setattr(module, "_runs", lambda connection, sweep: False)
-        monkeypatch.setattr(processes, "current_instance", lambda: elsewhere)
-        store.resume_sweep(sweep_id)
-        return False
-
-    monkeypatch.setattr(module, "_runs", resume_meanwhile)
-    assert store.mark_interrupted() == 0
-    assert store.sweep(sweep_id).instance == elsewhere
-    assert set(states(store, sweep_id)) == {"waiting"}
-
-
 def test_sweeps_of_another_machine_are_marked_a_day_after_their_last_row(
     store: MeasurementStore, monkeypatch
 ) -> None:
@@ -372,8 +324,6 @@ def test_sweeps_of_another_machine_are_marked_a_day_after_their_last_row(
     long_ago = utc_now() - timedelta(hours=25)
     with store.database.writing() as connection:
         for sweep_id, _ in (silent, at_work):
-            of_sweep = measurements.c.sweep == sweep_id
-            connection.execute(update(measurements).where(of_sweep).values(saved_at=long_ago))
             changed = update(sweeps).where(sweeps.c.id == sweep_id)
             connection.execute(changed.values(saved_at=long_ago, created_at=long_ago))
     store.save(done(at_work[1][0]))
@@ -424,15 +374,6 @@ def test_unfinished_imported_row_is_replaced_by_the_finished_one(store: Measurem
     assert store.get(early.id).figures == late.figures
     assert store.import_all([early]) == ImportOutcome(added=0, already_there=1)
     assert store.get(early.id).state is MeasurementState.DONE
-
-
-def test_imported_row_of_an_own_sweep_is_not_resumed(store: MeasurementStore) -> None:
-    sweep_id, _ = begin(store, 1)
-    foreign = a_measurement(sweep=sweep_id, state=MeasurementState.FAILED)
-    store.import_all([foreign])
-    store.end_sweep(sweep_id, SweepState.CANCELLED)
-    store.resume_sweep(sweep_id)
-    assert store.get(foreign.id).state is MeasurementState.FAILED
 
 
 def test_an_import_that_fails_halfway_leaves_nothing(store: MeasurementStore) -> None:
