@@ -329,6 +329,7 @@ def controls(page: CompareScreen) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.long
 def test_link_reproduces_the_settings(
     compare: Callable[..., CompareScreen],
     scripted: Stagehand,

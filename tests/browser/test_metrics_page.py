@@ -132,6 +132,7 @@ def test_a_small_benchmark_from_the_empty_page(
     assert all(row.figures and row.figures.decode_tokens_per_s for row in rows)
 
 
+@pytest.mark.long
 def test_the_filter_is_kept_in_the_url(
     measured: Measured, open_screen: Callable[..., Screen]
 ) -> None:
