@@ -118,6 +118,7 @@ def test_signing_out_closes_every_open_page_of_the_session(
     second.get_by_role("link", name="Account", exact=True).wait_for()
     first.go_to("Account")
     first.page.get_by_role("button", name="Sign out").click()
+    first.page.wait_for_url("**/sign-out")  # its button has the same name
     first.page.get_by_role("button", name="Sign out", exact=True).click()
     first.page.get_by_text("You are signed out.").wait_for()
     second.get_by_text("Your session has ended.").wait_for()
