@@ -695,6 +695,21 @@ def test_unwritten_rows_can_be_exported(benchmark_, work: FakeWork, store, setti
     assert store.of_sweep(sweep.id) == list(again.progress().rows)
 
 
+def test_run_with_unwritten_rows_does_not_count_as_ended(
+    benchmark_: Benchmark, work: FakeWork, store, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(row):
+        raise RecordsError("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "save", fail)
+        sweep = ended(benchmark_.start(PLAN))
+    assert sweep.state is SweepState.DONE and "full" in sweep.progress().error
+    assert store.sweep(sweep.id).state is SweepState.RUNNING
+    again = ended(benchmark_.resume(sweep.id))
+    assert states(again) == [DONE] * 8 and store.sweep(sweep.id).state is SweepState.DONE
+
+
 def test_run_without_database_does_not_start(settings: Settings, work: FakeWork):
     def broken() -> MeasurementStore:
         raise RecordsError("The run database is damaged; move it away.")
