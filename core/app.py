@@ -26,6 +26,7 @@ from core.server.middleware import AuthMiddleware
 from core.server.paths import FIRST_PAGE, PAGES, V1
 from core.server.routes import FormPages
 from core.settings import load_settings
+from core.store.library_env import quick_imports
 from core.ui.account.providers import SecretsProviders
 from core.ui.widgets import scripts
 from core.ui.widgets.visits import (
@@ -172,12 +173,13 @@ def _preload() -> None:
         # The libraries that the first screen needs come first. The model used last is loaded once
         # that screen was drawn, so that it is ready for the first instruction. At the very first
         # start the default model is converted at once, by a process of low priority.
-        from core.hardware.devices import list_devices
-        from core.ui.widgets.model_choices import first_spec
+        with quick_imports():
+            from core.hardware.devices import list_devices
+            from core.ui.widgets.model_choices import first_spec
 
-        list_devices()
-        engine = _engine()
-        engine.prepare()
+            list_devices()
+            engine = _engine()
+            engine.prepare()
         if (spec := engine.last_used()) is not None:
             first_screen_drawn.wait(FIRST_SCREEN_TIMEOUT_S)
             engine.warm(spec)
@@ -185,8 +187,9 @@ def _preload() -> None:
             engine.warm(spec)
         first_screen_drawn.wait(FIRST_SCREEN_TIMEOUT_S)
         # The chart libraries and the charts' data: one second with very many answers.
-        from core.ui.metrics import board  # noqa: F401
-        from core.ui.metrics.data import read_ahead
+        with quick_imports():
+            from core.ui.metrics import board  # noqa: F401
+            from core.ui.metrics.data import read_ahead
 
         read_ahead(engine)
     except RecordsError as error:

@@ -47,9 +47,9 @@ from core.runtimes.spec import (
     TokenRequest,
 )
 from core.runtimes.tokenizer import import_tokenizers, load_tokenizer
-from core.runtimes.transformers_generate import as_ids, frozen_imports, last_line
+from core.runtimes.transformers_generate import as_ids, last_line
 from core.store.checkpoint import context_length, read_json
-from core.store.library_env import LIBRARY_ERRORS, disable_telemetry
+from core.store.library_env import LIBRARY_ERRORS, disable_telemetry, quick_imports
 from core.store.manifest import GenAICheck, read_manifest
 from core.store.weights import IR_XML
 from core.units import bytes_text
@@ -107,7 +107,7 @@ class GenAIRuntime:
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
         disable_telemetry()
-        with frozen_imports("genai"):
+        with quick_imports():
             import openvino_genai  # noqa: F401
         import_tokenizers(folder)
 

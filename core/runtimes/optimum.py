@@ -12,9 +12,7 @@ from core.hardware.cgroups import threads_for_quota
 from core.runtimes.base import Conditions
 from core.runtimes.spec import ExecutionHints, ModelSpec, TokenRequest
 from core.runtimes.transformers_generate import (
-    TRANSFORMERS,
     TransformersModel,
-    frozen_imports,
     last_line,
 )
 from core.store.library_env import disable_telemetry, quick_imports
@@ -28,7 +26,7 @@ class OptimumRuntime:
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
         disable_telemetry()
-        with frozen_imports(TRANSFORMERS), quick_imports():
+        with quick_imports():
             import optimum.intel
             import transformers
 

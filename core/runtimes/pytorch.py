@@ -14,9 +14,7 @@ from core.hardware.cgroups import threads_for_quota
 from core.runtimes.base import Conditions, InterruptedGeneration
 from core.runtimes.spec import ModelSpec
 from core.runtimes.transformers_generate import (
-    TRANSFORMERS,
     TransformersModel,
-    frozen_imports,
     last_line,
 )
 from core.store.library_env import quick_imports
@@ -34,7 +32,7 @@ class PyTorchRuntime:
 
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
-        with frozen_imports(TRANSFORMERS), quick_imports():
+        with quick_imports():
             import transformers
 
             # Both import lazily, at the first use of a name.

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.catalogue.chat_template import compiled
-from core.runtimes.transformers_generate import TRANSFORMERS, frozen_imports
 from core.store.library_env import quick_imports
 
 if TYPE_CHECKING:
@@ -117,10 +116,10 @@ class PlainTokenizer:
 
 def import_tokenizers(folder: Path | None) -> None:
     """Import what :func:`load_tokenizer` needs for the tokenizer in a folder, if it is known."""
-    with frozen_imports("tokenizers"), quick_imports():
+    with quick_imports():
         import tokenizers  # noqa: F401
     if folder is not None and not is_plain(folder):
-        with frozen_imports(TRANSFORMERS), quick_imports():
+        with quick_imports():
             import transformers
 
             _ = transformers.AutoTokenizer  # imported lazily, at the first use of the name

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.errors import GenerationError
@@ -19,49 +18,6 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
-
-_FREEZE_EVERY_S = 0.05
-_freezing = threading.Lock()
-_frozen: set[str] = set()
-
-TRANSFORMERS = "transformers"
-"""Name of the imports of the runtimes here, for :func:`frozen_imports`."""
-
-
-@contextmanager
-def frozen_imports(name: str) -> Iterator[None]:
-    """Exclude objects imported in this block from garbage collection (``gc.freeze``).
-
-    Args:
-        name: identifies these imports; each name is frozen once per process.
-
-    With these libraries imported, a full collection walks half a million objects, 0.4 s in which
-    no other thread runs. With a collection after each run of a page or fragment, which is
-    Streamlit's default, ten per second slowed an embedded model from 556 to 34 tokens/s, and the
-    imports themselves from 5 s to minutes; therefore objects are also frozen during the imports.
-    Afterwards a collection takes 5 ms. The imports run before any model that needs them is loaded,
-    so that models can still be collected. GenAI's models, which may already be loaded when
-    transformers is imported, are freed by their last reference.
-    """
-    with _freezing:
-        if name in _frozen:
-            yield
-            return
-        imported = threading.Event()
-
-        def freeze() -> None:
-            while not imported.wait(_FREEZE_EVERY_S):
-                gc.freeze()
-
-        freezer = threading.Thread(target=freeze, name="freeze imports", daemon=True)
-        freezer.start()
-        try:
-            yield
-        finally:
-            imported.set()
-            freezer.join()
-        gc.freeze()
-        _frozen.add(name)
 
 
 class TransformersModel(LoadedModel):

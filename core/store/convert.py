@@ -56,16 +56,11 @@ _NOT_WEIGHTS = re.compile(
 
 
 def load_libraries() -> None:
-    """Import the conversion libraries, which takes seconds: most of the time for a small model.
-
-    The imported objects are frozen, so that the collections that Optimum runs around each export
-    skip them.
-    """
+    """Import the conversion libraries, which takes seconds: most of the time for a small model."""
     disable_telemetry()
     with quick_imports():
         for name in _LIBRARIES:
             importlib.import_module(name)
-    gc.freeze()
 
 
 def convert(
