@@ -138,6 +138,8 @@ class ThoughtSplitter:
 
     def feed(self, text: str) -> Split:
         """Take text in which markers, in any case, may stand; return what can be shown."""
+        if self._begun and not (self._held or self.thinking or self._wrapper or self._channels):
+            return self._text(text)  # of every token, but few
         held, self._held = self._held + text, ""
         split, keep = Split(), 0
         while wanted := {text.lower(): text for text in self._wanted()}:

@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 MODULE = "core.runtimes.subprocess_runtime"
 """Name of this module, which is ``__main__`` in the process of a model."""
 
-SEND_EVERY_S = 0.01
+SEND_EVERY_S = 0.02
 """Tokens generated within this interval are sent in one message: each message wakes the app, which
 takes CPU time from the model. Each token keeps its own timestamp."""
 
